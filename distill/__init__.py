@@ -1,0 +1,1 @@
+"""Train, shrink and judge Whisper students from the shards that `pipeline` writes."""

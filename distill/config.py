@@ -1,0 +1,154 @@
+"""Configuration of the commands: one frozen dataclass each, filled from YAML and dotted overrides."""
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stage:
+    """A part of the training in which the same clips take part."""
+
+    from_batch: int = 0
+    max_seconds: float = 30.0
+    """Longer clips sit this stage out."""
+    full_windows: float = 1.0
+    """Share of clips whose features are padded to 30 s, as at inference. The others stand in a window
+    as long as the batch's longest clip, at a random place of the 30 s: much faster on short clips."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataConfig:
+    """Which clips are trained on and how they are grouped."""
+
+    shards: list[str]
+    """Folders that `whisper-pipeline run` finished."""
+    split: str = "train"
+    target: Literal["pseudo_label", "reference"] = "pseudo_label"
+    """What to learn: the teacher's text, or the corpus' (training a teacher from references)."""
+    batch_seconds: float = 480.0
+    """Audio in a batch, silence included that fills clips up to the window."""
+    timestamp_probability: float = 0.5
+    """Share of clips trained with timestamps (paper: 0.5)."""
+    prompt_probability: float = 0.0
+    """Share of clips trained with the previous clip's label as a prompt."""
+    curriculum: list[Stage] = field(default_factory=lambda: [Stage()])
+    """What clips take part when; the default is all of them from the start, at 30 s as the paper."""
+    num_workers: int = 1
+    """Processes that decode audio and compute features; 0 does it in the trainer."""
+
+    def __post_init__(self) -> None:
+        if not self.shards:
+            raise ValueError("data.shards is empty: name at least one folder with an index.json")
+        for name in ("timestamp_probability", "prompt_probability"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"data.{name} is {getattr(self, name)}; it must be from 0 to 1")
+        if not any(stage.from_batch == 0 for stage in self.curriculum):
+            raise ValueError("data.curriculum has no stage with from_batch 0 to begin with")
+        if self.batch_seconds < 30:
+            raise ValueError(
+                f"data.batch_seconds is {self.batch_seconds}; at least 30 holds the longest clip"
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class LossConfig:
+    """Weights of the two losses; a preset fills what is not given."""
+
+    preset: Literal["paper", "released-code", "labels-only"] = "paper"
+    """`paper`: KL 0.8, labels 1.0 (Eq. 6); `released-code`: labels 0.8, KL 1.0 × T²;
+    `labels-only`: cross-entropy alone, no teacher needed."""
+    ce_weight: float | None = None
+    kl_weight: float | None = None
+    temperature: float = 2.0
+    """Softmax temperature on both sides of the KL term (appendix B.1)."""
+    times_temperature_squared: bool | None = None
+
+    def __post_init__(self) -> None:
+        if self.temperature <= 0:
+            raise ValueError(f"loss.temperature is {self.temperature}; it must be above 0")
+
+    @property
+    def weights(self) -> tuple[float, float, bool]:
+        """The weight of CE, the weight of KL, and whether KL is multiplied by T²."""
+        ce, kl, squared = LOSS_PRESETS[self.preset]
+        return (
+            ce if self.ce_weight is None else self.ce_weight,
+            kl if self.kl_weight is None else self.kl_weight,
+            squared if self.times_temperature_squared is None else self.times_temperature_squared,
+        )
+
+
+LOSS_PRESETS: dict[str, tuple[float, float, bool]] = {
+    "paper": (1.0, 0.8, False),
+    "released-code": (0.8, 1.0, True),
+    "labels-only": (1.0, 0.0, False),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class InitConfig:
+    """`whisper-distill init`: make a student out of a teacher's layers."""
+
+    teacher: str = "embedded"
+    """`embedded`, a Hub id, or a local Whisper folder."""
+    output: str = "runs/student-init"
+    decoder_layers: int = 2
+    encoder_layers: int | None = None
+    """None keeps the whole encoder, which the paper advises."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig:
+    """`whisper-distill train`: train a student on shards."""
+
+    output: str
+    data: DataConfig
+    student: str
+    """Where the student starts: a folder of `whisper-distill init`, or any Whisper model."""
+    teacher: str | None = "embedded"
+    """Needed for the KL term; null with the `labels-only` loss."""
+    loss: LossConfig = field(default_factory=LossConfig)
+    max_steps: int = 1000
+    learning_rate: float = 1e-4
+    """Peak (paper: 1e-4)."""
+    warmup_steps: int = 50
+    schedule: Literal["linear", "cosine", "constant_with_warmup"] = "linear"
+    weight_decay: float = 0.0
+    max_grad_norm: float = 1.0
+    gradient_accumulation_steps: int = 1
+    freeze_encoder: bool = True
+    """Share the teacher's encoder pass and train the decoder only, as the paper does."""
+    freeze_positions: bool = True
+    """Keep the decoder's positional embeddings as they are (distil-large-v3's recipe)."""
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    """Compute type (autocast); weights stay float32."""
+    device: Literal["auto", "cpu"] = "auto"
+    save_steps: int = 500
+    logging_steps: int = 25
+    resume: bool = True
+    """Go on from the last checkpoint in `output`, if there is one."""
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.teacher is None and self.loss.weights[1] > 0:
+            raise ValueError(
+                "the KL term needs a teacher: set `teacher`, or `loss.preset: labels-only`"
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluateConfig:
+    """`whisper-distill evaluate`: compare a student with its teacher on shards."""
+
+    shards: list[str]
+    student: str
+    output: str
+    """The file to write, such as `runs/mine/results.json`."""
+    teacher: str | None = "embedded"
+    split: str = "test"
+    batch_size: int = 16
+    max_clips: int | None = None
+    """Only the first so many clips; null for all."""
+    bootstrap_samples: int = 1000
+    device: Literal["auto", "cpu"] = "auto"
+    seed: int = 0

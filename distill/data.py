@@ -1,0 +1,199 @@
+"""Clips from shards to batches: an endless stream in explicit epochs.
+
+Every epoch shows each clip once, in an order drawn from (seed, epoch); what is random about a clip
+is drawn from (seed, epoch, clip id), so it does not depend on how many processes read. Clips of
+similar length share a batch, and a batch is measured in seconds of window, not in clips.
+"""
+
+import itertools
+import random
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import IterableDataset, get_worker_info
+from transformers import WhisperProcessor
+
+from distill.config import DataConfig, Stage
+from distill.losses import IGNORED
+from distill.targets import Target, make_target
+from pipeline.audio import decode_flac
+from pipeline.schema import MAX_CLIP_SECONDS, SAMPLE_RATE, Sample, read_index
+from pipeline.shards import read_shard
+
+POOL_BATCHES = 24
+"""Batches' worth of clips that are sorted by length together."""
+POSITION_SECONDS = 0.02
+"""One encoder position: two frames of 0.01 s."""
+WINDOW_STEP_SECONDS = 0.5
+"""Short windows are multiples of this, so that few tensor shapes occur."""
+WINDOW_MARGIN_SECONDS = 0.3
+"""Silence after the longest clip of a short window."""
+
+Batch = dict[str, Tensor | int]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Clip:
+    """One sample with its audio, shape (samples,), float32 at 16 kHz."""
+
+    sample: Sample
+    audio: np.ndarray
+    full_window: bool
+
+    @property
+    def window_seconds(self) -> float:
+        """How long a window this clip takes up in a batch."""
+        if self.full_window:
+            return MAX_CLIP_SECONDS
+        seconds = self.audio.size / SAMPLE_RATE + WINDOW_MARGIN_SECONDS
+        return min(MAX_CLIP_SECONDS, -(-seconds // WINDOW_STEP_SECONDS) * WINDOW_STEP_SECONDS)
+
+
+def shard_paths(folders: list[str], split: str) -> list[Path]:
+    """List the shards of a split in finished datasets.
+
+    Raises:
+        FileNotFoundError: a folder is not a finished dataset.
+        ValueError: no shard of that split has a sample.
+    """
+    paths, splits = [], set()
+    for folder in folders:
+        for entry in read_index(folder).shards:
+            splits.add(entry.split)
+            if entry.split == split and entry.num_samples:
+                paths.append(Path(folder) / "shards" / entry.name)
+    if not paths:
+        raise ValueError(
+            f"no samples of split {split!r} in {', '.join(folders)}; there are {sorted(splits)}"
+        )
+    return paths
+
+
+class BatchStream(IterableDataset[Batch]):
+    """Training batches without end.
+
+    A batch holds features (batch, mels, frames), decoder inputs and labels (batch, tokens), and
+    `first_position`, the encoder position at which its window stands.
+    """
+
+    def __init__(self, config: DataConfig, processor: WhisperProcessor, seed: int) -> None:
+        self.config, self.processor, self.seed = config, processor, seed
+        self.shards = shard_paths(config.shards, config.split)
+
+    def __iter__(self) -> Iterator[Batch]:
+        """Yield batches, epoch after epoch; with several processes each reads its part."""
+        worker = get_worker_info()
+        part, parts = (worker.id, worker.num_workers) if worker else (0, 1)
+        batches = 0
+        for epoch in itertools.count():
+            before = batches
+            rng = random.Random(f"{self.seed}-{epoch}-{part}")
+            pool: list[Clip] = []
+            pooled_seconds = 0.0
+            for sample, flac in self._epoch_samples(epoch, part, parts):
+                stage = stage_at(self.config.curriculum, batches * parts)
+                if sample.duration_seconds > stage.max_seconds:
+                    continue
+                draw = random.Random(f"{self.seed}-{epoch}-{sample.id}-window").random()
+                full = draw < stage.full_windows
+                pool.append(Clip(sample=sample, audio=decode_flac(flac), full_window=full))
+                pooled_seconds += pool[-1].window_seconds
+                if pooled_seconds >= POOL_BATCHES * self.config.batch_seconds:
+                    for batch in self._batches(pool, epoch, rng):
+                        batches += 1
+                        yield batch
+                    pool, pooled_seconds = [], 0.0
+            for batch in self._batches(pool, epoch, rng):
+                batches += 1
+                yield batch
+            if batches == before:
+                raise ValueError(
+                    f"an epoch over {', '.join(self.config.shards)} gave no clip to train on: "
+                    "the curriculum's max_seconds is too short, or there are fewer clips than "
+                    f"{parts} loader processes (data.num_workers)"
+                )
+
+    def _epoch_samples(
+        self, epoch: int, part: int, parts: int
+    ) -> Iterator[tuple[Sample, bytes]]:
+        """Read this process's part of all samples: whole shards, or single samples of few shards."""
+        shards = self.shards.copy()
+        random.Random(f"{self.seed}-{epoch}").shuffle(shards)
+        if len(shards) >= parts:
+            return itertools.chain.from_iterable(map(read_shard, shards[part::parts]))
+        every = itertools.chain.from_iterable(map(read_shard, shards))
+        return itertools.islice(every, part, None, parts)
+
+    def _batches(self, pool: list[Clip], epoch: int, rng: random.Random) -> Iterator[Batch]:
+        groups = length_batches(pool, self.config.batch_seconds)
+        rng.shuffle(groups)
+        for clips in groups:
+            batch = self.collate(clips, epoch)
+            if batch is not None:
+                yield batch
+
+    def collate(self, clips: list[Clip], epoch: int) -> Batch | None:
+        """Turn clips into tensors; a clip whose text is too long is left out, None if all are."""
+        window = max(clip.window_seconds for clip in clips)
+        rng = random.Random(f"{self.seed}-{epoch}-{clips[0].sample.id}-position")
+        first = rng.randint(0, round((MAX_CLIP_SECONDS - window) / POSITION_SECONDS))
+        targets = [self._target(c.sample, epoch, first * POSITION_SECONDS) for c in clips]
+        kept = [(c, t) for c, t in zip(clips, targets, strict=True) if t is not None]
+        if not kept:
+            return None
+        features = self.processor.feature_extractor(
+            [c.audio for c, _ in kept],
+            sampling_rate=SAMPLE_RATE,
+            padding="max_length",
+            max_length=round(window * SAMPLE_RATE),
+            return_tensors="pt",
+        ).input_features
+        padding = self.processor.tokenizer.convert_tokens_to_ids("<|endoftext|>")
+        inputs, labels = pad_targets([t for _, t in kept], padding)
+        return {
+            "input_features": features,
+            "decoder_input_ids": inputs,
+            "labels": labels,
+            "first_position": first,
+        }
+
+    def _target(self, sample: Sample, epoch: int, shift_seconds: float) -> Target | None:
+        rng = random.Random(f"{self.seed}-{epoch}-{sample.id}")
+        return make_target(
+            sample,
+            self.processor.tokenizer,
+            use_reference=self.config.target == "reference",
+            timestamps=rng.random() < self.config.timestamp_probability,
+            prompted=rng.random() < self.config.prompt_probability,
+            shift_seconds=shift_seconds,
+        )
+
+
+def stage_at(curriculum: list[Stage], batch_number: int) -> Stage:
+    """Return the stage of the curriculum that a batch belongs to."""
+    return max((s for s in curriculum if s.from_batch <= batch_number), key=lambda s: s.from_batch)
+
+
+def length_batches(clips: list[Clip], batch_seconds: float) -> list[list[Clip]]:
+    """Group clips of similar window into batches of at most `batch_seconds` of window."""
+    batches: list[list[Clip]] = []
+    for clip in sorted(clips, key=lambda c: (c.window_seconds, c.audio.size, c.sample.id)):
+        if not batches or (len(batches[-1]) + 1) * clip.window_seconds > batch_seconds:
+            batches.append([])
+        batches[-1].append(clip)
+    return batches
+
+
+def pad_targets(targets: list[Target], padding: int) -> tuple[Tensor, Tensor]:
+    """Stack targets of different length; padded positions have no label."""
+    longest = max(len(t.labels) for t in targets)
+    inputs = torch.full((len(targets), longest), padding)
+    labels = torch.full((len(targets), longest), IGNORED)
+    for row, target in enumerate(targets):
+        inputs[row, : len(target.labels)] = torch.tensor(target.decoder_input_ids)
+        labels[row, : len(target.labels)] = torch.tensor(target.labels)
+    return inputs, labels

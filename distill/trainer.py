@@ -1,0 +1,194 @@
+"""The distillation step, and the Trainer around it.
+
+`Distillation.forward` is one training step: encoder once, student and teacher decoders on the same
+inputs, masked positions dropped before the vocabulary projection, one loss divided by the tokens of
+the whole optimiser step. Everything around it (optimiser, schedule, checkpoints, resume, devices) is
+transformers' Trainer.
+"""
+
+import os
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
+from transformers import (
+    PreTrainedModel,
+    Seq2SeqTrainer,
+    Seq2SeqTrainingArguments,
+    WhisperForConditionalGeneration,
+    WhisperProcessor,
+)
+
+from distill.config import LossConfig, TrainConfig
+from distill.data import BatchStream
+from distill.losses import count_labels, cross_entropy, kl_divergence, label_positions
+from distill.student import encode
+
+
+EAGER_FRAMES = 1000
+"""Windows up to here use plain attention on a CPU in bfloat16; see `choose_attention`."""
+
+
+class Distillation(nn.Module):
+    """A student with its loss; the teacher is at hand but is not part of what is trained or saved."""
+
+    def __init__(
+        self,
+        student: WhisperForConditionalGeneration,
+        teacher: WhisperForConditionalGeneration | None,
+        loss: LossConfig,
+        freeze_encoder: bool,
+        freeze_positions: bool,
+    ) -> None:
+        super().__init__()
+        self.student = student
+        self._teacher = (teacher,)  # in a tuple, so that torch does not register it
+        self.loss = loss
+        self.freeze_encoder = freeze_encoder
+        if freeze_encoder:
+            student.model.encoder.requires_grad_(False)
+        student.model.decoder.embed_positions.requires_grad_(not freeze_positions)
+        student.model.encoder.embed_positions.requires_grad_(False)
+        if teacher is not None:
+            _check_same_language(student, teacher)
+            teacher.requires_grad_(False).eval()
+        self.share_encoder = freeze_encoder and teacher is not None and _same_encoder(student, teacher)
+
+    @property
+    def teacher(self) -> WhisperForConditionalGeneration | None:
+        return self._teacher[0]
+
+    def train(self, mode: bool = True) -> "Distillation":
+        """Switch dropout; a frozen encoder stays in evaluation mode."""
+        super().train(mode)
+        if self.freeze_encoder:
+            self.student.model.encoder.eval()
+        return self
+
+    def forward(
+        self,
+        input_features: Tensor,
+        decoder_input_ids: Tensor,
+        labels: Tensor,
+        first_position: int = 0,
+        num_items_in_batch: Tensor | int | None = None,
+    ) -> dict[str, Tensor]:
+        """Return the loss of a micro-batch.
+
+        Features are (batch, mels, frames), decoder inputs and labels (batch, tokens).
+        `num_items_in_batch` counts the labels of the whole optimiser step (default: of this batch).
+        """
+        for model in filter(None, (self.student, self.teacher)):
+            choose_attention(model, input_features)
+        kept = label_positions(labels)
+        tokens = count_labels(labels) if num_items_in_batch is None else num_items_in_batch
+        with torch.set_grad_enabled(not self.freeze_encoder and torch.is_grad_enabled()):
+            sound = encode(self.student.model.encoder, input_features, first_position)
+        student_NV = _logits(self.student, sound, decoder_input_ids, kept)
+        ce_weight, kl_weight, squared = self.loss.weights
+        ce = cross_entropy(student_NV, labels[kept]) / tokens
+        if self.teacher is None or kl_weight == 0:
+            return {"loss": ce_weight * ce, "ce": ce.detach()}
+        with torch.no_grad():
+            if not self.share_encoder:
+                sound = encode(self.teacher.model.encoder, input_features, first_position)
+            teacher_NV = _logits(self.teacher, sound, decoder_input_ids, kept)
+        kl = kl_divergence(student_NV, teacher_NV, self.loss.temperature, squared) / tokens
+        return {"loss": ce_weight * ce + kl_weight * kl, "ce": ce.detach(), "kl": kl.detach()}
+
+
+def _logits(
+    model: WhisperForConditionalGeneration, sound: Tensor, inputs: Tensor, kept: Tensor
+) -> Tensor:
+    """Return the logits (tokens, vocabulary) at the positions that have a label."""
+    hidden = model.model.decoder(input_ids=inputs, encoder_hidden_states=sound, use_cache=False)
+    return model.proj_out(hidden.last_hidden_state[kept])
+
+
+def choose_attention(model: WhisperForConditionalGeneration, features: Tensor) -> None:
+    """Use plain attention for short windows in bfloat16 on a CPU, torch's fused one elsewhere.
+
+    The backward pass of the fused CPU kernel is slow in bfloat16: a step over 2.5 s windows took 1.36 s
+    with it and 0.90 s without, but over 30 s windows 1.96 s and 4.51 s (two AMX cores, 2026-11-20).
+    """
+    in_bfloat16 = features.device.type == "cpu" and torch.is_autocast_enabled("cpu")
+    short = features.shape[-1] <= EAGER_FRAMES
+    wanted = "eager" if in_bfloat16 and short else "sdpa"
+    if model.config._attn_implementation != wanted:
+        model.set_attn_implementation(wanted)
+
+
+def _check_same_language(student: PreTrainedModel, teacher: PreTrainedModel) -> None:
+    for name in ("vocab_size", "num_mel_bins"):
+        ours, theirs = getattr(student.config, name), getattr(teacher.config, name)
+        if ours != theirs:
+            raise ValueError(
+                f"the student's {name} is {ours}, its teacher's {theirs}: distillation compares "
+                "their predictions token by token, so start the student from this teacher"
+            )
+
+
+def _same_encoder(
+    student: WhisperForConditionalGeneration, teacher: WhisperForConditionalGeneration
+) -> bool:
+    ours, theirs = (m.model.encoder.state_dict() for m in (student, teacher))
+    return ours.keys() == theirs.keys() and all(torch.equal(ours[k], theirs[k]) for k in ours)
+
+
+class DistillationTrainer(Seq2SeqTrainer):
+    """transformers' Trainer over a `BatchStream`; saves the student, not the wrapper around it."""
+
+    def __init__(
+        self,
+        model: Distillation,
+        arguments: Seq2SeqTrainingArguments,
+        stream: BatchStream,
+        processor: WhisperProcessor,
+    ) -> None:
+        super().__init__(model=model, args=arguments, train_dataset=stream)
+        self.processor = processor
+        self.model_accepts_loss_kwargs = True  # forward divides by num_items_in_batch
+
+    def get_train_dataloader(self) -> DataLoader:
+        """Return the stream's loader as it is: Accelerate would split it over the ranks once more."""
+        workers = self.train_dataset.config.num_workers
+        return DataLoader(self.train_dataset, batch_size=None, num_workers=workers)
+
+    def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:
+        folder = output_dir or self.args.output_dir
+        self.model.student.save_pretrained(folder)
+        self.processor.save_pretrained(folder)
+        torch.save(self.args, os.path.join(folder, "training_args.bin"))
+
+    def _load_from_checkpoint(
+        self, resume_from_checkpoint: str, model: nn.Module | None = None
+    ) -> None:
+        super()._load_from_checkpoint(resume_from_checkpoint, model=self.model.student)
+
+
+def training_arguments(config: TrainConfig) -> Seq2SeqTrainingArguments:
+    """Map our configuration onto the Trainer's."""
+    return Seq2SeqTrainingArguments(
+        output_dir=str(Path(config.output) / "checkpoints"),
+        max_steps=config.max_steps,
+        learning_rate=config.learning_rate,
+        warmup_steps=config.warmup_steps,
+        lr_scheduler_type=config.schedule,
+        weight_decay=config.weight_decay,
+        max_grad_norm=config.max_grad_norm,
+        gradient_accumulation_steps=config.gradient_accumulation_steps,
+        average_tokens_across_devices=True,
+        bf16=config.dtype == "bfloat16",
+        use_cpu=config.device == "cpu",
+        save_steps=config.save_steps,
+        save_total_limit=2,
+        logging_steps=config.logging_steps,
+        report_to=["tensorboard"],
+        disable_tqdm=True,
+        remove_unused_columns=False,
+        label_names=["labels"],
+        seed=config.seed,
+        data_seed=config.seed,
+        accelerator_config={"dispatch_batches": False, "split_batches": False},
+    )

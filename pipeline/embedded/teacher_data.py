@@ -1,0 +1,155 @@
+"""Speech to train the embedded teacher on: many voices, every length, its references as labels.
+
+    python -m pipeline.embedded.teacher_data FOLDER --hours 20
+
+Writes a finished dataset (shards and index) without any teacher: the sentences are known. Half of the
+audio is single utterances, half is several of them on one 30 s clip, because the pipeline packs, and one
+clip in forty is only noise. Voices and sentences of the embedded validation and test parts are left out.
+"""
+
+import argparse
+import itertools
+import json
+import random
+import re
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+
+import numpy as np
+
+from pipeline import __version__
+from pipeline.embedded import text
+from pipeline.embedded.corpus import HELD_OUT_VARIANTS
+from pipeline.embedded.speech import (
+    VARIANTS,
+    Condition,
+    degrade,
+    random_condition,
+    random_voice,
+    silence,
+    speak,
+)
+from pipeline.schema import (
+    EMBEDDED_FOLDER,
+    SAMPLE_RATE,
+    SCHEMA_VERSION,
+    ClipUtterance,
+    Index,
+    Sample,
+    Segment,
+    ShardEntry,
+    Totals,
+    to_json,
+)
+from pipeline.shards import write_shard
+
+SHARD_HOURS = 0.5
+SNR_DB = (5.0, 10.0, 15.0, 20.0, 25.0)
+
+
+def known_sentences() -> set[str]:
+    """Return the sentences of the embedded corpus, which the teacher must not be trained on."""
+    lines = itertools.chain.from_iterable(
+        path.read_text(encoding="utf-8").splitlines() for path in EMBEDDED_FOLDER.glob("*.jsonl")
+    )
+    return {s for line in lines for s in re.split(r"(?<=[.?]) ", json.loads(line).get("text", ""))}
+
+
+def clips(seed: int, hours: float) -> Iterator[tuple[Sample, np.ndarray]]:
+    """Draw clips worth `hours` of audio."""
+    rng, noise_rng = random.Random(seed), np.random.default_rng(seed)
+    variants = tuple(v for v in VARIANTS if v not in HELD_OUT_VARIANTS)
+    held_out = known_sentences()
+    seconds = 0.0
+    for number in itertools.count():
+        if seconds >= hours * 3600:
+            return
+        condition = random_condition(rng, SNR_DB)
+        limit = rng.uniform(8.0, 29.5) if rng.random() < 0.14 else 0.0
+        if rng.random() < 0.025:
+            utterances, audio = [], silence(rng.uniform(2.0, 28.0))
+            condition = Condition(noise=rng.choice(("white", "pink", "hum")), snr_db=rng.uniform(5, 40))
+        else:
+            utterances, audio = speak_until(limit, rng, variants, held_out)
+        audio = np.clip(degrade(audio, condition, noise_rng) * rng.uniform(0.3, 1.2), -1, 1)
+        seconds += audio.size / SAMPLE_RATE
+        yield sample(f"synthetic-{seed}-{number}", utterances, audio), audio
+
+
+def speak_until(
+    limit: float, rng: random.Random, variants: tuple[str, ...], held_out: set[str]
+) -> tuple[list[ClipUtterance], np.ndarray]:
+    """Speak one utterance, or with a limit as many of one voice as fit into that many seconds."""
+    voice = random_voice(rng, variants)
+    parts = [silence(rng.choice((0.0, 0.1, 0.5, 1.0)))]
+    utterances: list[ClipUtterance] = []
+    while True:
+        sentence = text.sentence(rng)
+        if sentence in held_out:
+            continue
+        spoken = speak(sentence, voice)
+        start = sum(p.size for p in parts) / SAMPLE_RATE
+        if utterances and start + spoken.size / SAMPLE_RATE > limit:
+            break
+        duration = spoken.size / SAMPLE_RATE
+        utterances.append(
+            ClipUtterance(
+                id=str(len(utterances)), start=round(start, 4), duration=round(duration, 4), reference=sentence
+            )
+        )
+        parts += [spoken, silence(rng.uniform(0.05, 1.0))]
+        if not limit:
+            break
+    return utterances, np.concatenate(parts)[: 30 * SAMPLE_RATE]
+
+
+def sample(clip_id: str, utterances: list[ClipUtterance], audio: np.ndarray) -> Sample:
+    """Describe a clip whose labels are its references."""
+    reference = " ".join(u.reference for u in utterances)
+    return Sample(
+        id=clip_id, corpus="synthetic", split="train", language="en", language_probability=1.0,
+        speaker="", licence="cc0-1.0", recording=clip_id, start_seconds=0.0,
+        duration_seconds=audio.size / SAMPLE_RATE, utterances=tuple(utterances), reference=reference,
+        pseudo_label=reference, tokens=(),
+        segments=tuple(
+            Segment(start=u.start, end=round(u.start + u.duration, 4), text=u.reference) for u in utterances
+        ),
+        previous_pseudo_label="", wer=0.0, cer=0.0, metric="wer", substitutions=0, deletions=0,
+        insertions=0, avg_logprob=0.0, no_speech_prob=0.0, compression_ratio=1.0, temperature=0.0,
+        truncated=False, teacher="reference", teacher_revision="",
+    )  # fmt: skip
+
+
+def make_shard(folder: Path, number: int) -> ShardEntry:
+    """Write shard `number`, the same bytes each time."""
+    path = folder / "shards" / f"synthetic-train-{number:05d}.tar"
+    return write_shard(path, clips(number, SHARD_HOURS))
+
+
+def main() -> None:
+    """Write the dataset."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--hours", type=float, default=20.0)
+    parser.add_argument("--first", type=int, default=0, help="number of the first shard")
+    arguments = parser.parse_args()
+    numbers = range(arguments.first, round(arguments.hours / SHARD_HOURS))
+    (arguments.folder / "shards").mkdir(parents=True, exist_ok=True)
+    with ProcessPoolExecutor() as pool:
+        shards = tuple(pool.map(make_shard, [arguments.folder] * len(numbers), numbers))
+    planned, hours = sum(s.num_samples for s in shards), sum(s.duration_seconds for s in shards) / 3600
+    totals = Totals(
+        planned=planned, kept=planned, rejected={}, failed={}, hours_planned=hours, hours_kept=hours,
+        teacher_seconds=0.0, wall_seconds=0.0, rtfx=0.0,
+    )  # fmt: skip
+    index = Index(
+        schema_version=SCHEMA_VERSION, created_with=f"whisper-distillery {__version__}",
+        teacher={"model": "reference"}, decoding={}, clips={}, filter={}, label_key="reference",
+        shard_key="reference", shards=shards, totals=totals,
+    )  # fmt: skip
+    (arguments.folder / "index.json").write_text(to_json(index), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

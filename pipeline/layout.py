@@ -1,0 +1,57 @@
+"""Where things lie in an output folder. Every path of the contract is spelled here and nowhere else."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Layout:
+    """The files of one dataset."""
+
+    output: Path
+
+    @property
+    def plan(self) -> Path:
+        """Blocks, fingerprints, hours and licences of the last run."""
+        return self.output / "plan.json"
+
+    @property
+    def config(self) -> Path:
+        """The resolved configuration of the last run."""
+        return self.output / "config.yaml"
+
+    @property
+    def index(self) -> Path:
+        """Written last; readers refuse a folder without it."""
+        return self.output / "index.json"
+
+    @property
+    def report_json(self) -> Path:
+        """The report for programs."""
+        return self.output / "report.json"
+
+    @property
+    def report_html(self) -> Path:
+        """The report for people."""
+        return self.output / "report.html"
+
+    @property
+    def shards(self) -> Path:
+        """Folder of shards and their commit records."""
+        return self.output / "shards"
+
+    def shard(self, block_id: str) -> Path:
+        """Kept clips of one block."""
+        return self.shards / f"{block_id}.tar"
+
+    def commit_record(self, block_id: str) -> Path:
+        """What became of one block; readers trust this, not the shard's existence."""
+        return self.shards / f"{block_id}.json"
+
+    def ledger(self, label_key: str, block_id: str) -> Path:
+        """Labels and evidence of one block."""
+        return self.output / "ledger" / label_key / f"{block_id}.parquet"
+
+    def failures(self, label_key: str, block_id: str) -> Path:
+        """What of one block could not be labelled."""
+        return self.output / "failures" / label_key / f"{block_id}.jsonl"

@@ -1,0 +1,153 @@
+"""The ledger: what the teacher said of every clip of a block, kept or not, and what failed.
+
+It holds facts and no decisions, so a new threshold, a sweep or a report never needs the teacher
+again. A row is a `Sample`. One Parquet part per block, with the block's fingerprint and whatever
+else the writer wants to know later in the file's metadata. The failures of a block are written
+first, the part last: where the part stands, both are complete.
+"""
+
+import dataclasses
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from pipeline.files import replacing, write_text
+from pipeline.schema import Sample, from_dict, from_json, to_json
+
+LedgerRow = Sample
+
+T = TypeVar("T")
+
+_UTTERANCE = pa.struct(
+    [
+        pa.field("id", pa.string(), nullable=False),
+        pa.field("start", pa.float64(), nullable=False),
+        pa.field("duration", pa.float64(), nullable=False),
+        pa.field("reference", pa.string(), nullable=False),
+    ]
+)
+_SEGMENT = pa.struct(
+    [
+        pa.field("start", pa.float64(), nullable=False),
+        pa.field("end", pa.float64(), nullable=False),
+        pa.field("text", pa.string(), nullable=False),
+    ]
+)
+LEDGER_SCHEMA = pa.schema(
+    [
+        pa.field("id", pa.string(), nullable=False),
+        pa.field("corpus", pa.string(), nullable=False),
+        pa.field("split", pa.string(), nullable=False),
+        pa.field("language", pa.string(), nullable=False),
+        pa.field("language_probability", pa.float64(), nullable=False),
+        pa.field("speaker", pa.string(), nullable=False),
+        pa.field("licence", pa.string(), nullable=False),
+        pa.field("recording", pa.string(), nullable=False),
+        pa.field("start_seconds", pa.float64(), nullable=False),
+        pa.field("duration_seconds", pa.float64(), nullable=False),
+        pa.field("utterances", pa.list_(_UTTERANCE), nullable=False),
+        pa.field("reference", pa.string(), nullable=False),
+        pa.field("pseudo_label", pa.string(), nullable=False),
+        pa.field("tokens", pa.list_(pa.int32()), nullable=False),
+        pa.field("segments", pa.list_(_SEGMENT), nullable=False),
+        pa.field("previous_pseudo_label", pa.string(), nullable=False),
+        pa.field("wer", pa.float64()),
+        pa.field("cer", pa.float64()),
+        pa.field("metric", pa.string(), nullable=False),
+        pa.field("substitutions", pa.int64()),
+        pa.field("deletions", pa.int64()),
+        pa.field("insertions", pa.int64()),
+        pa.field("avg_logprob", pa.float64(), nullable=False),
+        pa.field("no_speech_prob", pa.float64(), nullable=False),
+        pa.field("compression_ratio", pa.float64(), nullable=False),
+        pa.field("temperature", pa.float64(), nullable=False),
+        pa.field("truncated", pa.bool_(), nullable=False),
+        pa.field("teacher", pa.string(), nullable=False),
+        pa.field("teacher_revision", pa.string(), nullable=False),
+    ]
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Failure:
+    """What could not be processed, and why; enough to find it, mend it and replay it."""
+
+    id: str
+    """The clip, or the utterance where it failed before it became a clip."""
+    utterance_ids: tuple[str, ...]
+    duration_seconds: float
+    """As planned; 0 where the audio could not even be measured."""
+    stage: str
+    """Where it failed: a verb such as "plan", "read" or "label"."""
+    error: str
+    """The exception's class, or a short reason such as "duplicate_id"."""
+    message: str
+    attempts: int
+
+
+def write_ledger(path: str | Path, rows: Iterable[LedgerRow], metadata: dict[str, str]) -> None:
+    """Write a block's ledger part, in the order given; it may have no rows.
+
+    The same rows and metadata give the same bytes.
+    """
+    table = pa.Table.from_pylist([dataclasses.asdict(row) for row in rows], schema=LEDGER_SCHEMA)
+    table = table.replace_schema_metadata(dict(sorted(metadata.items())))
+    with replacing(path) as temporary:
+        pq.write_table(table, temporary, compression="zstd")
+
+
+def read_ledger(path: str | Path) -> tuple[list[LedgerRow], dict[str, str]]:
+    """Read a block's ledger part: its rows in the order written, and its metadata.
+
+    Raises:
+        FileNotFoundError: the block is not labelled yet.
+        ValueError: the part is damaged, or of a release with other fields.
+    """
+    table = _parquet(path, pq.read_table)
+    rows = [from_dict(Sample, row) for row in table.to_pylist()]
+    return rows, _text(table.schema.metadata)
+
+
+def read_ledger_metadata(path: str | Path) -> dict[str, str] | None:
+    """Read only the metadata of a ledger part, or None where the block is not labelled yet.
+
+    Raises:
+        ValueError: the part is damaged.
+    """
+    if not Path(path).is_file():
+        return None
+    return _text(_parquet(path, pq.read_schema).metadata)
+
+
+def write_failures(path: str | Path, failures: Iterable[Failure]) -> None:
+    """Write a block's failures, one JSON object a line; a block without any gets an empty file."""
+    write_text(path, "".join(f"{to_json(failure)}\n" for failure in failures))
+
+
+def read_failures(path: str | Path) -> list[Failure]:
+    """Read a block's failures in the order written.
+
+    Raises:
+        FileNotFoundError: the block is not labelled yet.
+        ValueError: a line is not a failure.
+    """
+    with Path(path).open("rb") as lines:  # str.splitlines would also split at U+2028 in a message
+        return [from_json(Failure, line) for line in lines]
+
+
+def _parquet(path: str | Path, read: Callable[[Path], T]) -> T:
+    """Read a ledger part, or say what to do about a damaged one."""
+    try:
+        return read(Path(path))
+    except pa.ArrowInvalid as error:
+        raise ValueError(
+            f"{path} is damaged ({error}); delete it, then run the pipeline again"
+        ) from error
+
+
+def _text(metadata: dict[bytes, bytes] | None) -> dict[str, str]:
+    return {key.decode(): value.decode() for key, value in (metadata or {}).items()}

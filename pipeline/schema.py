@@ -1,0 +1,251 @@
+"""The contract between `pipeline` and `distill`: what stands in a shard and in `index.json`.
+
+It lives with the producer, needs neither Beam nor torch, and is the only description of the format:
+writers build these dataclasses, readers get them back. A reader ignores fields it does not know and
+refuses a file that lacks one it needs. A removed or re-typed field raises `SCHEMA_VERSION`.
+"""
+
+import dataclasses
+import functools
+import hashlib
+import json
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from types import NoneType, UnionType
+from typing import Any, TypeVar, get_args, get_origin, get_type_hints
+
+SCHEMA_VERSION = 1
+READABLE_VERSIONS = (1,)
+
+SAMPLE_RATE = 16_000
+MAX_CLIP_SECONDS = 30.0
+MAX_CLIP_SAMPLES = int(MAX_CLIP_SECONDS * SAMPLE_RATE)
+
+EMBEDDED_FOLDER = Path(__file__).parent / "embedded"
+"""The corpus and the teacher that ship with the package."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Segment:
+    """A timestamped piece inside a clip; seconds from its start, on Whisper's 0.02 s grid."""
+
+    start: float
+    end: float
+    text: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClipUtterance:
+    """One utterance of the corpus inside a clip; `start` is in seconds from the clip's start."""
+
+    id: str
+    start: float
+    duration: float
+    reference: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sample:
+    """The `<key>.json` member beside `<key>.flac`: one clip with its reference, label and evidence.
+
+    `wer`, `cer` and the error counts are None where the corpus has no reference; every other field
+    is always set ("" for an unknown speaker), because the Hub's viewer infers types from the first
+    samples of a shard.
+    """
+
+    id: str
+    corpus: str
+    split: str
+    language: str
+    """ISO 639-1, detected or forced."""
+    language_probability: float
+    speaker: str
+    licence: str
+    recording: str
+    """The source file as the corpus names it."""
+    start_seconds: float
+    """Where the clip starts in its recording."""
+    duration_seconds: float
+    utterances: tuple[ClipUtterance, ...]
+    reference: str
+    """The corpus text, untouched; "" where there is none."""
+    pseudo_label: str
+    """The teacher's text, untouched; "" where it heard nothing."""
+    tokens: tuple[int, ...]
+    """The teacher's token ids with timestamps, without task prefix and end of text."""
+    segments: tuple[Segment, ...]
+    previous_pseudo_label: str
+    """Label of the clip before this one in the same recording; "" where there is none."""
+    wer: float | None
+    """A fraction: 0.1 is 10 %."""
+    cer: float | None
+    metric: str
+    """Which of the two judges this clip: "wer" or "cer"; "" without a reference."""
+    substitutions: int | None
+    deletions: int | None
+    insertions: int | None
+    avg_logprob: float
+    no_speech_prob: float
+    compression_ratio: float
+    temperature: float
+    truncated: bool
+    teacher: str
+    teacher_revision: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class ShardEntry:
+    """What the index says of one shard."""
+
+    name: str
+    corpus: str
+    split: str
+    num_samples: int
+    duration_seconds: float
+    size_bytes: int
+    sha256: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Totals:
+    """Counts of utterances; planned = kept + rejected + failed, always."""
+
+    planned: int
+    kept: int
+    rejected: dict[str, int]
+    """By reason."""
+    failed: dict[str, int]
+    """By stage."""
+    hours_planned: float
+    hours_kept: float
+    teacher_seconds: float
+    """Compute time inside the teacher, summed over workers and runs."""
+    wall_seconds: float
+    rtfx: float
+    """Seconds of audio per second of teacher compute."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Index:
+    """`index.json`: written last; a folder without it is not a finished dataset."""
+
+    schema_version: int
+    created_with: str
+    teacher: dict[str, Any]
+    decoding: dict[str, Any]
+    clips: dict[str, Any]
+    filter: dict[str, Any]
+    label_key: str
+    shard_key: str
+    shards: tuple[ShardEntry, ...]
+    totals: Totals
+
+
+T = TypeVar("T")
+
+
+def to_json(value: Any) -> str:
+    """Write a contract dataclass as JSON that is the same byte for byte each time.
+
+    Raises:
+        ValueError: a number is not finite; JSON has no such numbers, and readers would refuse them.
+    """
+    return json.dumps(
+        dataclasses.asdict(value),
+        ensure_ascii=False,
+        allow_nan=False,
+        sort_keys=True,
+        separators=(",", ":"),
+    )
+
+
+def from_json(kind: type[T], text: str | bytes) -> T:
+    """Read a contract dataclass; unknown fields are ignored, missing or mistyped ones refused."""
+    return from_dict(kind, json.loads(text))
+
+
+def from_dict(kind: type[T], value: Any) -> T:
+    """Build a contract dataclass from plain dicts and lists, by the rules of `from_json`."""
+    return _build(kind, value, kind.__name__)
+
+
+_field_types = functools.cache(get_type_hints)
+
+
+def _build(kind: Any, value: Any, where: str) -> Any:
+    """Make `kind` out of parsed JSON, or say at which field it does not fit."""
+    if isinstance(kind, type) and dataclasses.is_dataclass(kind):
+        if not isinstance(value, dict):
+            raise ValueError(f"{where}: expected an object, got {value!r}")
+        hints = _field_types(kind)
+        missing = sorted(hints.keys() - value.keys())
+        if missing:
+            raise ValueError(f"{where} lacks the field(s) {', '.join(missing)}")
+        return kind(
+            **{name: _build(t, value[name], f"{where}.{name}") for name, t in hints.items()}
+        )
+    origin, args = get_origin(kind), get_args(kind)
+    if origin is UnionType:
+        inner = next(a for a in args if a is not NoneType)
+        return None if value is None else _build(inner, value, where)
+    if origin is tuple and isinstance(value, list):
+        return tuple(_build(args[0], v, f"{where}[{i}]") for i, v in enumerate(value))
+    if origin is dict and isinstance(value, dict):
+        if args[1] is Any:
+            return dict(value)
+        return {k: _build(args[1], v, f"{where}.{k}") for k, v in value.items()}
+    if kind is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if isinstance(kind, type) and type(value) is kind:
+        return value
+    raise ValueError(f"{where}: expected {getattr(kind, '__name__', kind)}, got {value!r}")
+
+
+_NOT_IN_KEYS = re.compile(r"[^A-Za-z0-9_-]")
+_MAX_KEY_LENGTH = 80  # a tar header has room for names of 100 bytes
+
+
+def sample_key(clip_id: str) -> str:
+    """Return the name of a clip's members in its shard.
+
+    WebDataset splits member names at the first dot, so anything outside `[A-Za-z0-9_-]` is
+    replaced, and a long id is cut to fit into a tar header. An id that had to be changed gets a
+    hash of itself, so that two ids do not share a key.
+    """
+    key = _NOT_IN_KEYS.sub("_", clip_id)
+    if key == clip_id and 0 < len(key) <= _MAX_KEY_LENGTH:
+        return key
+    digest = hashlib.sha256(clip_id.encode()).hexdigest()[:16]
+    return f"{key[: _MAX_KEY_LENGTH - len(digest) - 1]}-{digest}"
+
+
+def read_index(folder: str | Path) -> Index:
+    """Read `index.json` of a finished dataset.
+
+    Raises:
+        FileNotFoundError: the folder has no index, so the run that fills it has not finished.
+        ValueError: the index is of a schema version this reader does not know, or lacks a field.
+    """
+    path = Path(folder) / "index.json"
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"{path} does not exist: {folder} is not a finished dataset. "
+            "Run `whisper-pipeline run` on its config until it says that it is done."
+        )
+    try:
+        fields = json.loads(path.read_text(encoding="utf-8"))
+        version = fields.get("schema_version")
+    except (ValueError, AttributeError) as error:
+        raise ValueError(f"{path} is damaged ({error}); run the pipeline again") from error
+    if version not in READABLE_VERSIONS:
+        raise ValueError(
+            f"{path} has schema_version {version}; this release reads {READABLE_VERSIONS}. "
+            "Use the release that wrote it, or run the pipeline again."
+        )
+    return from_dict(Index, fields)
+
+
+def model_path(name: str) -> str:
+    """Turn a model name of a config into what `from_pretrained` takes; `embedded` ships with us."""
+    return str(EMBEDDED_FOLDER / "teacher") if name == "embedded" else name

@@ -1,0 +1,103 @@
+"""What a run has done, counted from the committed files and from nothing else.
+
+A runner's counters are lost with a worker and doubled by a retry; files are not. Every planned
+utterance is kept, rejected or failed, and a dataset whose numbers do not add up gets no index.
+"""
+
+from collections import Counter
+from collections.abc import Iterable
+from pathlib import Path
+
+from pipeline.blocks import committed
+from pipeline.layout import Layout
+from pipeline.ledger import read_ledger_metadata
+from pipeline.plan import Keys, Plan
+from pipeline.schema import Totals
+from pipeline.shards import CommitRecord, read_record
+
+
+class TooManyFailuresError(RuntimeError):
+    """The poison budget is spent."""
+
+
+def commit_records(plan: Plan, layout: Layout) -> list[CommitRecord]:
+    """Return the commit record of every planned block, in the order of the plan.
+
+    Raises:
+        AssertionError: a block has none, or its counts do not add up to what was planned.
+    """
+    records = []
+    for block in plan.blocks:
+        record = committed(block, layout, plan.keys)
+        assert record is not None, f"block {block.id} was not committed"
+        assert record.planned == block.num_utterances, (
+            f"block {block.id} has {block.num_utterances} utterances, but {record.kept} are kept, "
+            f"{record.rejected} rejected and {record.failed} failed"
+        )
+        records.append(record)
+    return records
+
+
+def add_up(plan: Plan, layout: Layout, wall_seconds: float) -> Totals:
+    """Return the numbers of a finished run.
+
+    Raises:
+        AssertionError: an utterance is lost, or counted twice.
+    """
+    records = commit_records(plan, layout)
+    teacher_seconds, audio_seconds = teacher_time(
+        (layout.ledger(plan.keys.label_key, block.id) for block in plan.blocks)
+    )
+    return Totals(
+        planned=plan.num_utterances,
+        kept=sum(record.kept for record in records),
+        rejected=_sum(record.rejected for record in records),
+        failed=_sum(record.failed for record in records),
+        hours_planned=round(plan.duration_seconds / 3600, 4),
+        hours_kept=round(sum(record.kept_seconds for record in records) / 3600, 4),
+        teacher_seconds=round(teacher_seconds, 3),
+        wall_seconds=round(wall_seconds, 3),
+        rtfx=round(audio_seconds / teacher_seconds, 2) if teacher_seconds else 0.0,
+    )
+
+
+def teacher_time(ledger_parts: Iterable[Path]) -> tuple[float, float]:
+    """Sum seconds of compute and seconds of audio over the ledger parts that exist."""
+    teacher_seconds = audio_seconds = 0.0
+    for path in ledger_parts:
+        if metadata := read_ledger_metadata(path):
+            teacher_seconds += float(metadata["teacher_seconds"])
+            audio_seconds += float(metadata["audio_seconds"])
+    return teacher_seconds, audio_seconds
+
+
+def check_budget(
+    layout: Layout, keys: Keys, num_planned: int, max_failed_fraction: float
+) -> None:
+    """Stop when more has failed than the whole plan may lose.
+
+    The budget is a share of the plan and not of what has been tried so far: the first bad block of
+    many stops nothing, and a run is stopped exactly when no luck with the rest could save it.
+
+    Raises:
+        TooManyFailuresError: the message says how much failed, where to look and what to do.
+    """
+    records = (read_record(path) for path in layout.shards.glob("*.json"))
+    failed = _sum(r.failed for r in records if r and r.shard_key == keys.shard_key)
+    total = sum(failed.values())
+    if total > max_failed_fraction * num_planned:
+        stages = ", ".join(f"{stage} {count}" for stage, count in failed.items())
+        raise TooManyFailuresError(
+            f"{total} of {num_planned} planned utterances failed ({stages}), more than "
+            f"max_failed_fraction {max_failed_fraction} allows. What failed and why is in "
+            f"{layout.failures(keys.label_key, '*').parent}. Mend the corpus or raise the limit, "
+            "and run again: what is labelled stays labelled."
+        )
+
+
+def _sum(counts: Iterable[dict[str, int]]) -> dict[str, int]:
+    """Add up counts by name, sorted by name."""
+    total: Counter[str] = Counter()
+    for count in counts:
+        total.update(count)
+    return dict(sorted(total.items()))

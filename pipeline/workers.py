@@ -1,0 +1,146 @@
+"""Beam's runner: which one, how many worker processes, and a watch over them.
+
+`FnApiRunner` is named explicitly, because `DirectRunner` silently becomes another runner when it can
+download one. It has two habits that a long run cannot afford: a worker process that dies makes it
+wait for ever, and it leaves the other workers alone when it is interrupted. So it works in a thread,
+and the main thread watches.
+"""
+
+import logging
+import math
+import os
+import re
+import shlex
+import sys
+import threading
+from collections.abc import Callable
+
+import psutil
+from apache_beam.options.pipeline_options import DirectOptions, PipelineOptions, StandardOptions
+from apache_beam.runners.portability.fn_api_runner import FnApiRunner
+from apache_beam.transforms.environments import SubprocessSDKEnvironment
+
+logger = logging.getLogger(__name__)
+
+_POLL_SECONDS = 0.5
+_WORKER_MODULE = "pipeline.worker_process"
+_BLOCKS_PER_FILTERING_WORKER = 16
+"""To start a process takes as long as to filter this many hours of labelled audio."""
+_WORKER_THREAD = "run_worker"
+"""Name of the thread in which Beam waits for a worker process; it ends with an error if that dies."""
+
+
+_BEAM_SUFFIX = re.compile(r" \[while running .*$")
+
+
+class RunError(RuntimeError):
+    """A run could not be finished; the message says why and what to do."""
+
+
+def num_workers(num_to_build: int, num_to_label: int, *, accelerated: bool) -> int:
+    """Return how many processes a run is given that does not say.
+
+    One per core, at most one per block; one where the teacher runs on an accelerator, whose memory
+    they would have to share; and few where no block needs the teacher.
+    """
+    if num_to_label and accelerated:
+        return 1
+    useful = num_to_label or math.ceil(num_to_build / _BLOCKS_PER_FILTERING_WORKER)
+    return max(1, min(os.cpu_count() or 1, useful))
+
+
+def pipeline_options(
+    beam: dict[str, str | int | float | bool], default_workers: int
+) -> PipelineOptions:
+    """Complete the user's Beam options with a runner and a number of workers.
+
+    Raises:
+        ValueError: Beam has no such option.
+    """
+    options = {"runner": "FnApiRunner", **beam}
+    if options["runner"] == "FnApiRunner":
+        options.setdefault("direct_num_workers", default_workers)
+        one = options["direct_num_workers"] == 1
+        options.setdefault("direct_running_mode", "in_memory" if one else "multi_processing")
+    built = PipelineOptions.from_dictionary(options)
+    unknown = sorted(beam.keys() - built.get_all_options().keys())
+    if unknown:
+        raise ValueError(
+            f"beam: Apache Beam has no option {', '.join(unknown)}; "
+            "see https://beam.apache.org/documentation/runners/ for those of each runner"
+        )
+    return built
+
+
+def runner(options: PipelineOptions) -> FnApiRunner | None:
+    """Return the in-process runner with our own worker processes, or None for what Beam makes.
+
+    Only the command that starts a worker differs from what Beam would do for these options.
+    """
+    direct = options.view_as(DirectOptions)
+    if options.view_as(StandardOptions).runner != "FnApiRunner":
+        return None
+    if direct.direct_running_mode != "multi_processing":
+        return None
+    direct.direct_running_mode = "in_memory"  # else Beam puts its own command in place of ours
+    command = f"exec {shlex.quote(sys.executable)} -m {_WORKER_MODULE}"
+    return FnApiRunner(default_environment=SubprocessSDKEnvironment.from_command_string(command))
+
+
+def watch(work: Callable[[], object], on_tick: Callable[[], None]) -> None:
+    """Do the work in a thread and call `on_tick` about twice a second until it is done.
+
+    Raises:
+        RunError: the work failed, or a worker process died.
+    """
+    errors: list[Exception] = []
+    died = threading.Event()
+
+    def guarded() -> None:
+        try:
+            work()
+        except Exception as error:  # handed to the main thread, which raises it
+            errors.append(error)
+
+    def on_thread_error(args: threading.ExceptHookArgs) -> None:
+        if args.thread and args.thread.name == _WORKER_THREAD:
+            logger.error("%s", args.exc_value)
+            died.set()
+        else:
+            threading.__excepthook__(args)
+
+    hook, threading.excepthook = threading.excepthook, on_thread_error
+    thread = threading.Thread(target=guarded, name="beam", daemon=True)
+    try:
+        thread.start()
+        while thread.is_alive() and not died.is_set():
+            thread.join(_POLL_SECONDS)
+            on_tick()
+    finally:
+        threading.excepthook = hook
+        if thread.is_alive():
+            _stop_workers()
+    if errors:
+        raise RunError(_reason(errors[0])) from errors[0]
+    if died.is_set():
+        raise RunError(
+            "a worker process died, most often because memory ran out. Finished blocks are kept: "
+            "run again, with fewer workers (beam.direct_num_workers) or smaller batches "
+            "(teacher.batch_size)."
+        )
+
+
+def _reason(error: Exception) -> str:
+    """Return what went wrong in a worker, without the traceback that Beam makes its message of."""
+    last_line = str(error).strip().splitlines()[-1] if str(error).strip() else repr(error)
+    return _BEAM_SUFFIX.sub("", last_line)
+
+
+def _stop_workers() -> None:
+    """Kill the worker processes that this process has started."""
+    for child in psutil.Process().children(recursive=True):
+        try:
+            if _WORKER_MODULE in " ".join(child.cmdline()):
+                child.kill()
+        except psutil.NoSuchProcess:
+            continue
