@@ -1,41 +1,96 @@
-"""Command line of `distill`: one subcommand for each configuration dataclass."""
+"""The `whisper-distill` command: one subcommand for each configuration dataclass."""
 
+import dataclasses
 import logging
 import sys
+from collections.abc import Sequence
+from typing import Any
 
-import jsonargparse
-import rich
-import transformers
+from jsonargparse import ArgumentParser, set_parsing_settings
 
 from distill.config import EvaluateConfig, InitConfig, TrainConfig
+from pipeline import __version__
+
+set_parsing_settings(docstring_parse_attribute_docstrings=True)
+
+DESCRIPTION = """\
+Make a small Whisper out of a large one, train it on the shards that whisper-pipeline wrote, and
+compare the two.
+"""
+
+COMMANDS: dict[str, tuple[type, str]] = {
+    "init": (InitConfig, "make a student out of a teacher's layers"),
+    "train": (TrainConfig, "train a student on shards"),
+    "evaluate": (EvaluateConfig, "compare a student with its teacher on shards"),
+}
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """Parse and call. Returns 0 when done, 1 when the run failed; bad arguments exit with 2."""
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", force=True)
-    transformers.utils.logging.disable_progress_bar()
-    commands = {"init": InitConfig, "train": TrainConfig, "evaluate": EvaluateConfig}
-    config = jsonargparse.auto_cli(
-        commands, as_positional=False, args=arguments, prog="whisper-distill"
-    )
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command. Returns 0 when done, 1 when it failed, 2 for bad arguments or config."""
+    parser, commands = _parser()
+    values = parser.parse_args(arguments)
+    command = values.subcommand
+    if command is None:
+        parser.error("give a command; whisper-distill --help lists them")
+    kind, _ = COMMANDS[command]
     try:
-        match config:
-            case InitConfig():
-                from distill.train import init
-
-                init(config)
-            case TrainConfig():
-                from distill.train import train
-
-                train(config)
-            case EvaluateConfig():
-                from distill.evaluate import evaluate
-
-                evaluate(config)
-    except (FileNotFoundError, ValueError) as error:
-        rich.print(f"[red]whisper-distill failed:[/red] {error}", file=sys.stderr)
-        return 1
+        built = commands[command].instantiate(values[command])
+        config = kind(**{field.name: built[field.name] for field in dataclasses.fields(kind)})
+    except ValueError as error:
+        return _fail(error, 2)
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", force=True)
+    try:
+        _call(config)
+    except (OSError, ValueError) as error:
+        return _fail(error, 1)
+    except KeyboardInterrupt:
+        return _fail("interrupted; training goes on from its last checkpoint when run again", 130)
     return 0
+
+
+def _parser() -> tuple[ArgumentParser, dict[str, ArgumentParser]]:
+    """Return the parser of the command, and those of its subcommands."""
+    parser = ArgumentParser(prog="whisper-distill", description=DESCRIPTION, version=__version__)
+    subcommands = parser.add_subcommands(title="commands")
+    parsers = {}
+    for name, (kind, summary) in COMMANDS.items():
+        usage = f"whisper-distill {name} [--config FILE] [--KEY VALUE ...]"
+        parsers[name] = ArgumentParser(description=kind.__doc__, usage=usage)
+        parsers[name].add_argument(
+            "--config", action="config", help="YAML file with any of the keys below"
+        )
+        parsers[name].add_class_arguments(kind)
+        subcommands.add_subcommand(name, parsers[name], help=summary)
+    return parser, parsers
+
+
+def _call(config: Any) -> None:
+    """Do what a configuration says; torch is imported only now, so that --help is quick."""
+    import transformers
+
+    transformers.utils.logging.disable_progress_bar()
+    match config:
+        case InitConfig():
+            from distill.train import init
+
+            init(config)
+        case TrainConfig():
+            from distill.train import train
+
+            train(config)
+        case EvaluateConfig():
+            from distill.evaluate import evaluate
+
+            evaluate(config)
+
+
+def _fail(error: object, code: int) -> int:
+    """Print a message for the user and return the exit code."""
+    message = str(error).strip()
+    if message.startswith("Caught "):  # of a loader process: torch adds the traceback
+        message = message.splitlines()[-1]
+    print(f"whisper-distill: error: {message}", file=sys.stderr)
+    return code
 
 
 if __name__ == "__main__":

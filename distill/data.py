@@ -6,7 +6,9 @@ similar length share a batch, and a batch is measured in seconds of window, not 
 """
 
 import itertools
+import logging
 import random
+import tarfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,13 +18,15 @@ import torch
 from torch import Tensor
 from torch.utils.data import IterableDataset, get_worker_info
 from transformers import WhisperProcessor
+from webdataset.tariterators import group_by_keys, tar_file_expander
 
 from distill.config import DataConfig, Stage
 from distill.losses import IGNORED
 from distill.targets import Target, make_target
 from pipeline.audio import decode_flac
-from pipeline.schema import MAX_CLIP_SECONDS, SAMPLE_RATE, Sample, read_index
-from pipeline.shards import read_shard
+from pipeline.schema import MAX_CLIP_SECONDS, SAMPLE_RATE, Sample, from_json, read_index
+
+logger = logging.getLogger(__name__)
 
 POOL_BATCHES = 24
 """Batches' worth of clips that are sorted by length together."""
@@ -57,8 +61,8 @@ def shard_paths(folders: list[str], split: str) -> list[Path]:
     """List the shards of a split in finished datasets.
 
     Raises:
-        FileNotFoundError: a folder is not a finished dataset.
-        ValueError: no shard of that split has a sample.
+        FileNotFoundError: a folder is not a finished dataset, or lacks a shard.
+        ValueError: no shard of that split has a sample, or one is not as long as the index says.
     """
     paths, splits = [], set()
     for folder in folders:
@@ -66,6 +70,12 @@ def shard_paths(folders: list[str], split: str) -> list[Path]:
             splits.add(entry.split)
             if entry.split == split and entry.num_samples:
                 paths.append(Path(folder) / "shards" / entry.name)
+                size_bytes = paths[-1].stat().st_size
+                if size_bytes != entry.size_bytes:
+                    raise ValueError(
+                        f"{paths[-1]} has {size_bytes} bytes, its index says {entry.size_bytes}: "
+                        "copy it again, or run the pipeline again"
+                    )
     if not paths:
         raise ValueError(
             f"no samples of split {split!r} in {', '.join(folders)}; there are {sorted(splits)}"
@@ -73,21 +83,46 @@ def shard_paths(folders: list[str], split: str) -> list[Path]:
     return paths
 
 
+def read_shard(path: Path) -> Iterator[tuple[Sample, bytes]]:
+    """Yield the clips of a shard, each with its FLAC.
+
+    Raises:
+        ValueError: the shard is damaged, or a clip lacks a member or a field.
+    """
+    with path.open("rb") as stream:
+        try:
+            members = tar_file_expander([{"url": str(path), "stream": stream}])
+            for clip in group_by_keys(members):
+                yield from_json(Sample, clip["json"]), clip["flac"]
+        except (tarfile.TarError, KeyError) as error:
+            raise ValueError(f"{path} is damaged ({error}); run the pipeline again") from error
+
+
 class BatchStream(IterableDataset[Batch]):
     """Training batches without end.
 
     A batch holds features (batch, mels, frames), decoder inputs and labels (batch, tokens), and
-    `first_position`, the encoder position at which its window stands.
+    `first_position`, the encoder position at which its window stands. Of `num_ranks` training
+    processes, each with its own stream, every one reads its part of an epoch.
     """
 
-    def __init__(self, config: DataConfig, processor: WhisperProcessor, seed: int) -> None:
+    def __init__(
+        self,
+        config: DataConfig,
+        processor: WhisperProcessor,
+        seed: int,
+        rank: int = 0,
+        num_ranks: int = 1,
+    ) -> None:
         self.config, self.processor, self.seed = config, processor, seed
+        self.rank, self.num_ranks = rank, num_ranks
         self.shards = shard_paths(config.shards, config.split)
 
     def __iter__(self) -> Iterator[Batch]:
         """Yield batches, epoch after epoch; with several processes each reads its part."""
         worker = get_worker_info()
-        part, parts = (worker.id, worker.num_workers) if worker else (0, 1)
+        worker_id, num_workers = (worker.id, worker.num_workers) if worker else (0, 1)
+        part, parts = self.rank * num_workers + worker_id, self.num_ranks * num_workers
         batches = 0
         for epoch in itertools.count():
             before = batches
@@ -95,7 +130,7 @@ class BatchStream(IterableDataset[Batch]):
             pool: list[Clip] = []
             pooled_seconds = 0.0
             for sample, flac in self._epoch_samples(epoch, part, parts):
-                stage = stage_at(self.config.curriculum, batches * parts)
+                stage = stage_at(self.config.curriculum, batches * num_workers)
                 if sample.duration_seconds > stage.max_seconds:
                     continue
                 draw = random.Random(f"{self.seed}-{epoch}-{sample.id}-window").random()
@@ -114,13 +149,11 @@ class BatchStream(IterableDataset[Batch]):
                 raise ValueError(
                     f"an epoch over {', '.join(self.config.shards)} gave no clip to train on: "
                     "the curriculum's max_seconds is too short, or there are fewer clips than "
-                    f"{parts} loader processes (data.num_workers)"
+                    f"the {parts} processes that read (data.num_workers, for each device)"
                 )
 
-    def _epoch_samples(
-        self, epoch: int, part: int, parts: int
-    ) -> Iterator[tuple[Sample, bytes]]:
-        """Read this process's part of all samples: whole shards, or single samples of few shards."""
+    def _epoch_samples(self, epoch: int, part: int, parts: int) -> Iterator[tuple[Sample, bytes]]:
+        """Read this process's part of an epoch: whole shards, or single samples of few shards."""
         shards = self.shards.copy()
         random.Random(f"{self.seed}-{epoch}").shuffle(shards)
         if len(shards) >= parts:
@@ -143,6 +176,9 @@ class BatchStream(IterableDataset[Batch]):
         first = rng.randint(0, round((MAX_CLIP_SECONDS - window) / POSITION_SECONDS))
         targets = [self._target(c.sample, epoch, first * POSITION_SECONDS) for c in clips]
         kept = [(c, t) for c, t in zip(clips, targets, strict=True) if t is not None]
+        if epoch == 0 and len(kept) < len(clips):
+            left_out = [c.sample.id for c, t in zip(clips, targets, strict=True) if t is None]
+            logger.warning("left out, text too long for the decoder: %s", ", ".join(left_out))
         if not kept:
             return None
         features = self.processor.feature_extractor(

@@ -1,7 +1,7 @@
 """`whisper-distill evaluate`: a student and its teacher on the same clips, one after the other.
 
-Word error rates come from `pipeline.scoring`, the function that filtered the training labels, with a
-bootstrap interval over clips. Both models decode the same batches in the same process, so their
+Word error rates come from `pipeline.scoring`, the function that filtered the training labels, with
+a bootstrap interval over clips. Both models decode the same batches in the same process, so their
 speeds can be compared; feature extraction is common to both and not counted.
 """
 
@@ -13,17 +13,17 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from transformers import WhisperForConditionalGeneration, WhisperProcessor
 
 from distill.config import EvaluateConfig
-from distill.data import shard_paths
-from distill.student import load_model, num_parameters
+from distill.data import read_shard, shard_paths
+from distill.student import load_model, load_processor, num_parameters
 from pipeline.audio import decode_flac
-from pipeline.schema import SAMPLE_RATE, Sample, model_path
+from pipeline.schema import SAMPLE_RATE, Sample
 from pipeline.scoring import Score, bootstrap_interval, corpus_rate, score
-from pipeline.shards import read_shard
 
 logger = logging.getLogger(__name__)
 
@@ -73,41 +73,53 @@ def evaluate(config: EvaluateConfig) -> Results:
 
     Raises:
         FileNotFoundError: a shard folder is not a finished dataset.
-        ValueError: the split has no clip with a reference.
+        ValueError: the split has no clip with a reference, or there is no such model.
     """
-    samples = []
+    clips = read_clips(config)
+    samples = [sample for sample, _ in clips]
+    output = Path(config.output)
+    output.parent.mkdir(parents=True, exist_ok=True)
     models = {}
-    names = {"teacher": config.teacher, "student": config.student}
-    for role, name in names.items():
+    for role, name in (("teacher", config.teacher), ("student", config.student)):
         if name is None:
             continue
-        processor = WhisperProcessor.from_pretrained(model_path(name))
-        batches = list(read_batches(config, processor))
-        samples = [sample for batch in batches for sample in batch.samples]
-        device = "cuda" if config.device == "auto" and torch.cuda.is_available() else "cpu"
-        model = load_model(name).to(device).eval()
-        hypotheses, seconds = transcribe(model, processor, batches)
-        models[role] = judge(config, name, model, samples, hypotheses, seconds)
-        write_hypotheses(Path(config.output), role, samples, hypotheses)
+        model, processor = load_model(name).eval(), load_processor(name)
+        if config.device == "auto" and torch.cuda.is_available():
+            model.cuda()  # pyright: ignore[reportCallIssue] (wrapped by transformers)
+        hypotheses, seconds = transcribe(model, processor, clips, config.batch_size)
+        scores = score_all(samples, hypotheses)
+        models[role] = judge(config, name, model, samples, scores, seconds)
+        write_hypotheses(
+            output.with_name(f"{output.stem}-{role}.jsonl"), samples, hypotheses, scores
+        )
         logger.info("%s: WER %.2f %%, %.1f s", role, models[role].wer * 100, seconds)
     results = compare(config, samples, models)
-    Path(config.output).write_text(json.dumps(dataclasses.asdict(results), indent=2) + "\n")
+    output.write_text(json.dumps(dataclasses.asdict(results), indent=2) + "\n")
     return results
 
 
-def read_batches(
-    config: EvaluateConfig, processor: WhisperProcessor
-) -> Iterator[EvaluationBatch]:
-    """Read the split's clips that have a reference, in order of language and length."""
+def read_clips(config: EvaluateConfig) -> list[tuple[Sample, bytes]]:
+    """Read the split's clips that have a reference, in order of language and length.
+
+    Raises:
+        ValueError: there are none.
+    """
     clips = itertools.chain.from_iterable(map(read_shard, shard_paths(config.shards, config.split)))
     kept = itertools.islice((c for c in clips if c[0].reference.strip()), config.max_clips)
     ordered = sorted(kept, key=lambda c: (c[0].language, c[0].duration_seconds, c[0].id))
     if not ordered:
         raise ValueError(f"no clip of split {config.split!r} has a reference to compare with")
-    for _, group in itertools.groupby(ordered, key=lambda c: c[0].language):
+    return ordered
+
+
+def make_batches(
+    clips: list[tuple[Sample, bytes]], processor: WhisperProcessor, batch_size: int
+) -> Iterator[EvaluationBatch]:
+    """Group clips of one language and compute their features, as they are asked for."""
+    for _, group in itertools.groupby(clips, key=lambda c: c[0].language):
         clips_of_language = list(group)
-        for first in range(0, len(clips_of_language), config.batch_size):
-            batch = clips_of_language[first : first + config.batch_size]
+        for first in range(0, len(clips_of_language), batch_size):
+            batch = clips_of_language[first : first + batch_size]
             features = processor.feature_extractor(
                 [decode_flac(flac) for _, flac in batch],
                 sampling_rate=SAMPLE_RATE,
@@ -119,13 +131,15 @@ def read_batches(
 def transcribe(
     model: WhisperForConditionalGeneration,
     processor: WhisperProcessor,
-    batches: list[EvaluationBatch],
+    clips: list[tuple[Sample, bytes]],
+    batch_size: int,
 ) -> tuple[list[str], float]:
     """Decode greedily without timestamps; return the texts and the seconds it took."""
     texts: list[str] = []
     seconds = 0.0
-    generate(model, batches[0])  # the first call pays for set-up that is not decoding
-    for batch in batches:
+    for number, batch in enumerate(make_batches(clips, processor, batch_size)):
+        if number == 0:
+            generate(model, batch)  # the first call pays for set-up that is not decoding
         started = time.perf_counter()
         tokens = generate(model, batch)
         seconds += time.perf_counter() - started
@@ -136,12 +150,13 @@ def transcribe(
 @torch.inference_mode()
 def generate(model: WhisperForConditionalGeneration, batch: EvaluationBatch) -> torch.Tensor:
     """Return token ids (batch, tokens); waits for the device."""
-    multilingual = getattr(model.generation_config, "is_multilingual", True)
-    task = {"language": batch.samples[0].language, "task": "transcribe"} if multilingual else {}
+    task: dict[str, Any] = {}
+    if getattr(model.generation_config, "is_multilingual", True):
+        task = {"language": batch.samples[0].language, "task": "transcribe"}
     tokens = model.generate(batch.features.to(model.device), num_beams=1, do_sample=False, **task)
     if model.device.type == "cuda":
         torch.cuda.synchronize()
-    return tokens
+    return torch.as_tensor(tokens)
 
 
 def judge(
@@ -149,11 +164,10 @@ def judge(
     name: str,
     model: WhisperForConditionalGeneration,
     samples: list[Sample],
-    hypotheses: list[str],
+    scores: list[Score],
     seconds: float,
 ) -> ModelResult:
-    """Score the texts against the references."""
-    scores = score_all(samples, hypotheses)
+    """Sum up how a model did."""
     interval = bootstrap_interval(scores, config.seed, config.bootstrap_samples)
     audio_seconds = sum(sample.duration_seconds for sample in samples)
     return ModelResult(
@@ -190,13 +204,12 @@ def compare(
     )
 
 
-def write_hypotheses(output: Path, role: str, samples: list[Sample], texts: list[str]) -> None:
-    """Write what a model heard in each clip, as JSON lines beside the results."""
-    output.parent.mkdir(parents=True, exist_ok=True)
-    scores = score_all(samples, texts)
+def write_hypotheses(
+    path: Path, samples: list[Sample], texts: list[str], scores: list[Score]
+) -> None:
+    """Write what a model heard in each clip, as JSON lines."""
     lines = [
         {"id": s.id, "reference": s.reference, "hypothesis": text, "wer": round(result.wer, 4)}
         for s, text, result in zip(samples, texts, scores, strict=True)
     ]
-    path = output.with_name(f"{output.stem}-{role}.jsonl")
     path.write_text("".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines))

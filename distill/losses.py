@@ -1,10 +1,11 @@
 """Distillation losses on the tokens that count.
 
-    L = ce_weight · CE(student, labels) + kl_weight · s · KL(softmax(teacher/T) ‖ softmax(student/T))
+    L = ce_weight · CE(student, labels)
+      + kl_weight · s · KL(softmax(teacher / T) ‖ softmax(student / T))
 
-with s = T² or 1 (Distil-Whisper, arXiv 2311.00430, section 3.3 and appendix B.1). Each function returns a
-sum over tokens: the caller divides once by the number of tokens of the whole optimiser step, so the
-loss does not depend on how a batch was split over micro-batches and devices.
+with s = T² or 1 (Distil-Whisper, arXiv 2311.00430, section 3.3 and appendix B.1). Each function
+returns a sum over tokens: the caller divides once by the number of tokens of the whole optimiser
+step, so the loss does not depend on how a batch was split over micro-batches and devices.
 """
 
 # N label tokens of a batch (masked positions are already dropped), V vocabulary
@@ -27,8 +28,8 @@ def kl_divergence(
 ) -> Tensor:
     """Sum KL(teacher ‖ student) at a softmax temperature (word-level distillation, Eq. 5).
 
-    The factor T² keeps the scale of the gradient when the temperature changes (Hinton et al., 2015);
-    the paper's formula does not have it, the released code does.
+    The factor T² keeps the scale of the gradient when the temperature changes (Hinton et al.,
+    2015); the paper's formula does not have it, the released code does.
     """
     teacher = functional.log_softmax(teacher_NV.float() / temperature, dim=-1)
     student = functional.log_softmax(student_NV.float() / temperature, dim=-1)

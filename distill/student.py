@@ -9,7 +9,7 @@ import copy
 import torch
 from torch import Tensor
 from torch.nn import functional
-from transformers import WhisperForConditionalGeneration
+from transformers import WhisperConfig, WhisperForConditionalGeneration, WhisperProcessor
 from transformers.models.whisper.modeling_whisper import WhisperEncoder
 
 from pipeline.schema import model_path
@@ -42,21 +42,22 @@ def make_student(
 ) -> WhisperForConditionalGeneration:
     """Copy the teacher with fewer layers; `encoder_layers=None` keeps the whole encoder.
 
-    The alignment heads, which name layers the student does not have, are dropped from the generation
-    settings; everything else of them is kept.
+    The alignment heads, which name layers the student does not have, are dropped from the
+    generation settings; everything else of them is kept.
 
     Raises:
         ValueError: more layers asked for than the teacher has.
     """
-    encoder_layers = encoder_layers or teacher.config.encoder_layers
-    config = copy.deepcopy(teacher.config)
-    config.encoder_layers, config.decoder_layers = encoder_layers, decoder_layers
-    config.num_hidden_layers = encoder_layers
-    student = WhisperForConditionalGeneration(config)
+    if encoder_layers is None:
+        encoder_layers = teacher.config.encoder_layers
     maps = {
         "encoder": layer_map(teacher.config.encoder_layers, encoder_layers),
         "decoder": layer_map(teacher.config.decoder_layers, decoder_layers),
     }
+    config = copy.deepcopy(teacher.config)
+    config.encoder_layers, config.decoder_layers = encoder_layers, decoder_layers
+    config.num_hidden_layers = encoder_layers
+    student = WhisperForConditionalGeneration(config)
     weights = {
         name: value for name, value in teacher.state_dict().items() if ".layers." not in name
     }
@@ -67,16 +68,48 @@ def make_student(
             weights |= {prefix + name: value for name, value in layer.state_dict().items()}
     student.load_state_dict(weights)
     student.generation_config = copy.deepcopy(teacher.generation_config)
-    if decoder_layers != teacher.config.decoder_layers:
-        student.generation_config.alignment_heads = None
+    if maps["decoder"] != list(range(teacher.config.decoder_layers)):
+        vars(student.generation_config).pop("alignment_heads", None)
     return student
 
 
 def load_model(name: str) -> WhisperForConditionalGeneration:
-    """Load weights in float32; `embedded` is the model that ships with the package."""
-    model = WhisperForConditionalGeneration.from_pretrained(model_path(name), dtype=torch.float32)
+    """Load weights in float32; `embedded` is the model that ships with the package.
+
+    Raises:
+        ValueError: there is no Whisper model of that name.
+    """
+    try:
+        kind = WhisperConfig.get_config_dict(model_path(name))[0].get("model_type")
+        if kind != "whisper":
+            raise ValueError(f"Its model_type is {kind!r}.")
+        model = WhisperForConditionalGeneration.from_pretrained(
+            model_path(name), dtype=torch.float32
+        )
+    except (OSError, ValueError) as error:
+        raise _no_model(name, error) from error
     keep_generation_settings(model)
     return model
+
+
+def load_processor(name: str) -> WhisperProcessor:
+    """Load the tokenizer and the feature extractor that belong to a model.
+
+    Raises:
+        ValueError: there are none of that name.
+    """
+    try:
+        return WhisperProcessor.from_pretrained(model_path(name))
+    except (OSError, ValueError) as error:
+        raise _no_model(name, error) from error
+
+
+def _no_model(name: str, error: Exception) -> ValueError:
+    reason = " ".join(str(error).split())
+    return ValueError(
+        f"no Whisper model could be loaded from {name!r}; it may be `embedded`, a folder that "
+        f"`whisper-distill init` or `train` wrote, or the id of a model on the Hub. ({reason})"
+    )
 
 
 def keep_generation_settings(model: WhisperForConditionalGeneration) -> None:
@@ -85,14 +118,18 @@ def keep_generation_settings(model: WhisperForConditionalGeneration) -> None:
 
 
 def encode(encoder: WhisperEncoder, features: Tensor, first_position: int = 0) -> Tensor:
-    """Run the encoder on a window of any even length, (batch, mels, frames) → (batch, frames/2, width).
+    """Run the encoder on a window: (batch, mels, frames) → (batch, frames / 2, width).
 
     Whisper's own forward takes 30 s only. A shorter window may stand anywhere in the 30 s:
     `first_position` is its first encoder position (0.02 s each). On a full window this is the
     library's forward pass.
+
+    Raises:
+        ValueError: an odd number of frames, or a window that does not fit into the 30 s.
     """
     positions = features.shape[-1] // 2
-    if first_position + positions > encoder.config.max_source_positions or features.shape[-1] % 2:
+    fits = 0 <= first_position <= encoder.config.max_source_positions - positions
+    if features.shape[-1] % 2 or not fits:
         raise ValueError(
             f"a window of {features.shape[-1]} frames at position {first_position} does not fit "
             f"the encoder's {encoder.config.max_source_positions} positions of two frames each"

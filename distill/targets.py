@@ -1,11 +1,13 @@
 """Decoder inputs and labels of one clip, built fresh each time it is drawn.
 
-    [<|startofprev|> prompt] <|startoftranscript|> <|en|> <|transcribe|> <|notimestamps|> text <|endoftext|>
+    [<|startofprev|> prompt] <|startoftranscript|> <|en|> <|transcribe|>
+    (<|notimestamps|> text | <|0.00|> text <|1.20|> ...) <|endoftext|>
 
 Shards hold text and segments, never prompts, so timestamps and previous text are choices of the
 trainer. Special tokens are found by name: their ids differ between Whisper's generations.
 """
 
+import functools
 from dataclasses import dataclass
 
 from transformers import WhisperTokenizer
@@ -30,7 +32,7 @@ class Target:
 def label_segments(sample: Sample, use_reference: bool) -> list[Segment]:
     """Return the timestamped text to learn: the teacher's segments, or the corpus' utterances."""
     if not use_reference:
-        return list(sample.segments)
+        return [segment for segment in sample.segments if segment.text.strip()]
     return [
         Segment(start=u.start, end=u.start + u.duration, text=u.reference)
         for u in sample.utterances
@@ -51,8 +53,12 @@ def make_target(
 
     `shift_seconds` says where the clip begins in the 30 s window. A clip without text teaches
     <|nospeech|> after the start token, and silence to a decoder that is told the language anyway.
+    A prompt is cut from its front to fit what the text leaves of the decoder's positions.
+
+    Raises:
+        ValueError: the tokenizer has no token for the clip's language.
     """
-    named = tokenizer.convert_tokens_to_ids
+    named = functools.partial(token_id, tokenizer)
     segments = label_segments(sample, use_reference)
     text = sample.reference if use_reference else sample.pseudo_label
     if timestamps and not segments:
@@ -69,21 +75,42 @@ def make_target(
         ]
     else:
         body = [named("<|notimestamps|>"), *(_encode(tokenizer, text) if text.strip() else [])]
-    start = [named("<|startoftranscript|>")]
-    prompt: list[int] = []
-    if prompted and sample.previous_pseudo_label:
-        previous = _encode(tokenizer, sample.previous_pseudo_label)[-MAX_PROMPT_TOKENS:]
-        prompt = [named("<|startofprev|>"), *previous]
-    task = [named(f"<|{sample.language}|>"), named("<|transcribe|>")]
-    tokens = [*prompt, *start, *task, *body, named("<|endoftext|>")]
-    inputs, labels = tokens[:-1], tokens[1:]
-    if len(inputs) > MAX_TARGET_TOKENS:
+    start = map(named, ("<|startoftranscript|>", f"<|{sample.language}|>", "<|transcribe|>"))
+    tokens = [*start, *body, named("<|endoftext|>")]
+    room = MAX_TARGET_TOKENS - (len(tokens) - 1)
+    if room < 0:
         return None
+    prompt: list[int] = []
+    num_previous = min(room - 1, MAX_PROMPT_TOKENS)
+    if prompted and sample.previous_pseudo_label.strip() and num_previous > 0:
+        previous = _encode(tokenizer, sample.previous_pseudo_label)[-num_previous:]
+        prompt = [named("<|startofprev|>"), *previous]
+    tokens = [*prompt, *tokens]
+    inputs, labels = tokens[:-1], tokens[1:]
     labels[: len(prompt)] = [IGNORED] * len(prompt)
     if not text.strip():
         first = len(prompt)
         labels[first : first + 3] = [named("<|nospeech|>"), IGNORED, IGNORED]
     return Target(decoder_input_ids=tuple(inputs), labels=tuple(labels))
+
+
+def token_id(tokenizer: WhisperTokenizer, name: str) -> int:
+    """Find a special token by its name.
+
+    Raises:
+        ValueError: the tokenizer has no such token, and would silently give another.
+    """
+    names = [name]
+    if name == "<|nospeech|>":
+        names.append("<|nocaptions|>")  # as Whisper v1 and v2 call it on the Hub
+    for wanted in names:
+        found = tokenizer.convert_tokens_to_ids(wanted)
+        if isinstance(found, int) and tokenizer.convert_ids_to_tokens(found) == wanted:
+            return found
+    raise ValueError(
+        f"the student's tokenizer has no token {name}; the clips may be of a language that this "
+        "Whisper does not know"
+    )
 
 
 def timestamp(seconds: float) -> str:

@@ -1,6 +1,7 @@
 """`whisper-distill init` and `train`: shards in, student out. The whole flow, one verb a line."""
 
 import dataclasses
+import json
 import logging
 from pathlib import Path
 
@@ -13,11 +14,11 @@ from distill.data import BatchStream
 from distill.student import (
     keep_generation_settings,
     load_model,
+    load_processor,
     make_student,
     num_parameters,
 )
 from distill.trainer import Distillation, DistillationTrainer, training_arguments
-from pipeline.schema import model_path
 
 logger = logging.getLogger(__name__)
 
@@ -26,7 +27,7 @@ def init(config: InitConfig) -> Path:
     """Write a student made of its teacher's layers; return its folder.
 
     Raises:
-        ValueError: more layers asked for than the teacher has.
+        ValueError: there is no such teacher, or it has fewer layers than asked for.
     """
     teacher = load_model(config.teacher)
     student = make_student(teacher, config.decoder_layers, config.encoder_layers)
@@ -36,7 +37,7 @@ def init(config: InitConfig) -> Path:
         num_parameters(student) / 1e6,
     )
     keep_generation_settings(student)
-    processor = WhisperProcessor.from_pretrained(model_path(config.teacher))
+    processor = load_processor(config.teacher)
     return save(student, processor, Path(config.output))
 
 
@@ -45,23 +46,31 @@ def train(config: TrainConfig) -> Path:
 
     Raises:
         FileNotFoundError: a shard folder is not a finished dataset.
-        ValueError: nothing to train on, or a student that does not fit its teacher.
+        ValueError: nothing to train on, no such student or teacher, or they do not fit together.
     """
-    transformers.set_seed(config.seed)
     output = Path(config.output)
-    output.mkdir(parents=True, exist_ok=True)
-    (output / "train.yaml").write_text(yaml.safe_dump(dataclasses.asdict(config), sort_keys=False))
+    processor = load_processor(config.student)
+    checkpoint, steps_done = last_checkpoint(config)
+    if checkpoint and steps_done >= config.max_steps:
+        logger.info("%s has had all of its %d steps", checkpoint, config.max_steps)
+        return save(load_model(str(checkpoint)), processor, output / "student")
 
+    transformers.set_seed(config.seed)
+    arguments = training_arguments(config)
+    rank, num_ranks = arguments.process_index, arguments.world_size
+    stream = BatchStream(config.data, processor, config.seed, rank, num_ranks)
     student = load_model(config.student)
     teacher = load_model(config.teacher) if config.teacher and needs_teacher(config) else None
-    processor = WhisperProcessor.from_pretrained(model_path(config.student))
-    stream = BatchStream(config.data, processor, config.seed)
     step = Distillation(
         student, teacher, config.loss, config.freeze_encoder, config.freeze_positions
     )
-    trainer = DistillationTrainer(step, training_arguments(config), stream, processor)
-    trainer.train(resume_from_checkpoint=last_checkpoint(config))
-    return save(student, processor, output / "student")
+    trainer = DistillationTrainer(step, arguments, stream, processor)
+    if rank == 0:
+        write_config(config, output / "train.yaml")
+    trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    if rank == 0:
+        save(student, processor, output / "student")
+    return output / "student"
 
 
 def needs_teacher(config: TrainConfig) -> bool:
@@ -69,15 +78,22 @@ def needs_teacher(config: TrainConfig) -> bool:
     return config.teacher is not None and config.loss.weights[1] > 0
 
 
-def last_checkpoint(config: TrainConfig) -> str | None:
-    """Return the newest checkpoint of an interrupted run, or None to begin."""
-    folder = Path(config.output) / "checkpoints"
-    if not config.resume or not folder.is_dir():
-        return None
-    found = transformers.trainer_utils.get_last_checkpoint(str(folder))
-    if found:
-        logger.info("going on from %s", found)
-    return found
+def last_checkpoint(config: TrainConfig) -> tuple[Path | None, int]:
+    """Return the newest whole checkpoint of an earlier run and its step, or None and 0 to begin."""
+    found: dict[int, Path] = {}
+    for state in Path(config.output).glob("checkpoints/*/trainer_state.json"):  # written last
+        found[json.loads(state.read_text())["global_step"]] = state.parent
+    if not found or not config.resume:
+        return None, 0
+    steps_done = max(found)
+    logger.info("going on from %s", found[steps_done])
+    return found[steps_done], steps_done
+
+
+def write_config(config: TrainConfig, path: Path) -> None:
+    """Write the configuration as it was resolved; `train --config` reads it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(yaml.safe_dump(dataclasses.asdict(config), sort_keys=False))
 
 
 def save(

@@ -2,12 +2,13 @@
 
 `Distillation.forward` is one training step: encoder once, student and teacher decoders on the same
 inputs, masked positions dropped before the vocabulary projection, one loss divided by the tokens of
-the whole optimiser step. Everything around it (optimiser, schedule, checkpoints, resume, devices) is
-transformers' Trainer.
+the whole optimiser step. Everything around it (optimiser, schedule, checkpoints, resume, devices)
+is transformers' Trainer.
 """
 
-import os
+from collections.abc import Callable
 from pathlib import Path
+from typing import Self
 
 import torch
 from torch import Tensor, nn
@@ -25,13 +26,12 @@ from distill.data import BatchStream
 from distill.losses import count_labels, cross_entropy, kl_divergence, label_positions
 from distill.student import encode
 
-
 EAGER_FRAMES = 1000
 """Windows up to here use plain attention on a CPU in bfloat16; see `choose_attention`."""
 
 
 class Distillation(nn.Module):
-    """A student with its loss; the teacher is at hand but is not part of what is trained or saved."""
+    """A student with its loss; the teacher is at hand, but is neither trained nor saved."""
 
     def __init__(
         self,
@@ -51,15 +51,24 @@ class Distillation(nn.Module):
         student.model.decoder.embed_positions.requires_grad_(not freeze_positions)
         student.model.encoder.embed_positions.requires_grad_(False)
         if teacher is not None:
-            _check_same_language(student, teacher)
+            _check_comparable(student, teacher)
             teacher.requires_grad_(False).eval()
-        self.share_encoder = freeze_encoder and teacher is not None and _same_encoder(student, teacher)
+        self.share_encoder = (
+            freeze_encoder and teacher is not None and _same_encoder(student, teacher)
+        )
 
     @property
     def teacher(self) -> WhisperForConditionalGeneration | None:
+        """The model to learn from; None where the loss has labels only."""
         return self._teacher[0]
 
-    def train(self, mode: bool = True) -> "Distillation":
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        """Move the teacher along when the student is moved to a device."""
+        if self.teacher is not None:
+            self.teacher._apply(fn, recurse)
+        return super()._apply(fn, recurse)
+
+    def train(self, mode: bool = True) -> Self:
         """Switch dropout; a frozen encoder stays in evaluation mode."""
         super().train(mode)
         if self.freeze_encoder:
@@ -109,8 +118,9 @@ def _logits(
 def choose_attention(model: WhisperForConditionalGeneration, features: Tensor) -> None:
     """Use plain attention for short windows in bfloat16 on a CPU, torch's fused one elsewhere.
 
-    The backward pass of the fused CPU kernel is slow in bfloat16: a step over 2.5 s windows took 1.36 s
-    with it and 0.90 s without, but over 30 s windows 1.96 s and 4.51 s (two AMX cores, 2026-11-20).
+    The backward pass of the fused CPU kernel is slow in bfloat16: a step over 2.5 s windows took
+    1.36 s with it and 0.90 s without, but over 30 s windows 1.96 s and 4.51 s (two AMX cores,
+    2026-11-20).
     """
     in_bfloat16 = features.device.type == "cpu" and torch.is_autocast_enabled("cpu")
     short = features.shape[-1] <= EAGER_FRAMES
@@ -119,7 +129,7 @@ def choose_attention(model: WhisperForConditionalGeneration, features: Tensor) -
         model.set_attn_implementation(wanted)
 
 
-def _check_same_language(student: PreTrainedModel, teacher: PreTrainedModel) -> None:
+def _check_comparable(student: PreTrainedModel, teacher: PreTrainedModel) -> None:
     for name in ("vocab_size", "num_mel_bins"):
         ours, theirs = getattr(student.config, name), getattr(teacher.config, name)
         if ours != theirs:
@@ -147,24 +157,25 @@ class DistillationTrainer(Seq2SeqTrainer):
         processor: WhisperProcessor,
     ) -> None:
         super().__init__(model=model, args=arguments, train_dataset=stream)
-        self.processor = processor
+        self.student, self.stream, self.processor = model.student, stream, processor
         self.model_accepts_loss_kwargs = True  # forward divides by num_items_in_batch
 
     def get_train_dataloader(self) -> DataLoader:
-        """Return the stream's loader as it is: Accelerate would split it over the ranks once more."""
-        workers = self.train_dataset.config.num_workers
-        return DataLoader(self.train_dataset, batch_size=None, num_workers=workers)
+        """Return the stream's loader as it is: Accelerate would split it over ranks once more."""
+        workers = self.stream.config.num_workers
+        return DataLoader(self.stream, batch_size=None, num_workers=workers)
 
     def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:
-        folder = output_dir or self.args.output_dir
-        self.model.student.save_pretrained(folder)
+        folder = Path(output_dir or str(self.args.output_dir))
+        self.student.save_pretrained(folder)
         self.processor.save_pretrained(folder)
-        torch.save(self.args, os.path.join(folder, "training_args.bin"))
+        torch.save(self.args, folder / "training_args.bin")
 
     def _load_from_checkpoint(
         self, resume_from_checkpoint: str, model: nn.Module | None = None
     ) -> None:
-        super()._load_from_checkpoint(resume_from_checkpoint, model=self.model.student)
+        saved = WhisperForConditionalGeneration.from_pretrained(resume_from_checkpoint)
+        self.student.load_state_dict(saved.state_dict())
 
 
 def training_arguments(config: TrainConfig) -> Seq2SeqTrainingArguments:

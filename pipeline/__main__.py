@@ -1,4 +1,7 @@
-"""The `whisper-pipeline` command: parse, call, print. Exit code 0 done, 1 failed, 2 bad arguments."""
+"""The `whisper-pipeline` command: parse, call, print.
+
+Exit code 0 done, 1 the run failed, 2 bad arguments or configuration, 130 interrupted.
+"""
 
 import dataclasses
 import json
@@ -38,9 +41,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         if command in configured:
             config = from_values(configured[command], values[command])
-            return _plan(config, as_json=values[command].json) if command == "plan" else _run(config)
+            return (
+                _plan(config, as_json=values[command].json) if command == "plan" else _run(config)
+            )
         options = values[command]
-        return _report(options.output) if command == "report" else _explain(options.output, options.id)
+        return (
+            _report(options.output) if command == "report" else _explain(options.output, options.id)
+        )
     except (FileNotFoundError, ValueError) as error:
         return _fail(error, 2)
     except RuntimeError as error:
@@ -51,9 +58,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _parser() -> tuple[ArgumentParser, dict[str, ArgumentParser]]:
     """Return the parser of the command, and those of its subcommands that take a configuration."""
-    parser = ArgumentParser(
-        prog="whisper-pipeline", description=DESCRIPTION, version=__version__
-    )
+    parser = ArgumentParser(prog="whisper-pipeline", description=DESCRIPTION, version=__version__)
     commands = parser.add_subcommands(title="commands")
     usage = "whisper-pipeline {} --config FILE [--KEY VALUE ...]"
     plan = config_parser(
@@ -123,7 +128,7 @@ def _run(config: PipelineConfig) -> int:
         )
         return 0
     totals = outcome.totals
-    table = Table("", "utterances", "hours", title=f"{output}", title_justify="left")
+    table = Table("", "utterances", "hours")
     table.add_row("planned", str(totals.planned), f"{totals.hours_planned:.2f}")
     table.add_row("kept", str(totals.kept), f"{totals.hours_kept:.2f}")
     for reason, count in totals.rejected.items():
@@ -162,7 +167,7 @@ def _fail(error: object, code: int) -> int:
 
 
 def _set_up_logging() -> None:
-    """Log what this package does, and warnings of others; of Beam, whose workers repeat it, errors."""
+    """Log what this package does and warnings of others; of Beam nothing, it raises its errors."""
     on_terminal = RichHandler(console=CONSOLE, show_time=False, show_path=False, markup=False)
     handler = on_terminal if CONSOLE.is_terminal else logging.StreamHandler()
     handler.addFilter(lambda record: "apitools" not in record.getMessage())  # optional in Beam
@@ -173,8 +178,7 @@ def _set_up_logging() -> None:
         force=True,
     )
     logging.getLogger("pipeline").setLevel(logging.INFO)
-    logging.getLogger("apache_beam").setLevel(logging.ERROR)
-    logging.getLogger("apache_beam.runners.portability.local_job_service").setLevel(logging.CRITICAL)
+    logging.getLogger("apache_beam").setLevel(logging.CRITICAL)
 
 
 if __name__ == "__main__":

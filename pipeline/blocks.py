@@ -1,8 +1,8 @@
 """The one place where a block passes through the stages: read, label, score, filter, commit.
 
-Both steps are plain functions that look first whether their result is already there, so a killed run
-goes on by being run again and a changed filter never wakes the teacher. Audio lives here for one
-batch or one clip at a time; it is read twice, because that is cheaper than to keep or to send it.
+Both steps are plain functions that look first whether their result is already there, so a killed
+run goes on by being run again and a changed filter never wakes the teacher. Audio lives here for
+one batch or one clip at a time; it is read twice, which is cheaper than to keep or to send it.
 """
 
 import logging
@@ -10,7 +10,6 @@ import math
 import time
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from functools import lru_cache
 from itertools import chain
 from pathlib import Path
@@ -33,24 +32,14 @@ from pipeline.ledger import (
     write_ledger,
 )
 from pipeline.plan import Block, Keys, entries
-from pipeline.schema import SAMPLE_RATE, ClipUtterance
-from pipeline.scoring import score
+from pipeline.rows import Labelled, make_rows
 from pipeline.shards import CommitRecord, read_record, write_record, write_shard
-from pipeline.teacher import Label, Teacher, load_teacher
+from pipeline.teacher import Teacher, load_teacher
 
 logger = logging.getLogger(__name__)
 
 _teacher = lru_cache(maxsize=1)(load_teacher)
 """One teacher per process: loading a large one takes longer than labelling a block."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Labelled:
-    """A clip with what the teacher said of it."""
-
-    clip: Clip
-    num_samples: int
-    label: Label
 
 
 def process_block(block: Block, config: PipelineConfig, keys: Keys) -> CommitRecord:
@@ -101,7 +90,7 @@ def label_block(block: Block, config: PipelineConfig, keys: Keys) -> None:
         else:
             failures.append(made)
 
-    labelled: dict[str, _Labelled] = {}
+    labelled: dict[str, Labelled] = {}
     teacher_seconds = 0.0
     for batch in _batches(clips, config.teacher.batch_size):
         teacher = _teacher(config.teacher, config.decoding, keys.teacher_revision)
@@ -113,7 +102,7 @@ def label_block(block: Block, config: PipelineConfig, keys: Keys) -> None:
         failures += unreadable + failed
 
     in_order = [labelled[clip.id] for clip in clips if clip.id in labelled]
-    rows = _rows(in_order, config.teacher.model, keys.teacher_revision)
+    rows = make_rows(in_order, config.teacher.model, keys.teacher_revision)
     write_failures(layout.failures(keys.label_key, block.id), failures)
     write_ledger(
         layout.ledger(keys.label_key, block.id),
@@ -205,14 +194,16 @@ def _load(clip: Clip) -> np.ndarray:
 
 def _label(
     teacher: Teacher, batch: Sequence[tuple[Clip, np.ndarray]], attempt: int = 1
-) -> tuple[list[_Labelled], list[Failure]]:
+) -> tuple[list[Labelled], list[Failure]]:
     """Label a batch; if it fails, label its clips one by one, so that a bad one fails alone."""
     if not batch:
         return [], []
     language = batch[0][0].utterance.language
     try:
         labels = teacher.label([audio for _, audio in batch], language)
-    except Exception as error:  # whatever an engine raises, its clip is data and not a reason to stop
+    except (
+        Exception
+    ) as error:  # whatever an engine raises, its clip is data and not a reason to stop
         if attempt == 1 and len(batch) > 1:
             logger.warning("a batch of %d clips failed, trying one by one: %s", len(batch), error)
             single = [_label(teacher, [item], attempt=2) for item in batch]
@@ -223,75 +214,9 @@ def _label(
         return [], [failure(clip.utterance, "label", name, str(error), attempts=attempt)]
     assert len(labels) == len(batch), f"{len(batch)} clips gave {len(labels)} labels"
     return [
-        _Labelled(clip=clip, num_samples=len(audio), label=label)
+        Labelled(clip=clip, num_samples=len(audio), label=label)
         for (clip, audio), label in zip(batch, labels, strict=True)
     ], []
-
-
-def _rows(labelled: Sequence[_Labelled], model: str, revision: str) -> list[LedgerRow]:
-    """Join clips, labels and scores into ledger rows, in the order given."""
-    previous = _previous_labels(labelled)
-    return [_row(item, previous[item.clip.id], model, revision) for item in labelled]
-
-
-def _previous_labels(labelled: Sequence[_Labelled]) -> dict[str, str]:
-    """Return for each clip the label of the clip before it in its recording; "" for the first."""
-    spoken = sorted(
-        labelled, key=lambda i: (i.clip.utterance.path, i.clip.utterance.start_seconds, i.clip.id)
-    )
-    previous: dict[str, str] = {}
-    path, text = "", ""
-    for item in spoken:
-        previous[item.clip.id] = text if item.clip.utterance.path == path else ""
-        path, text = item.clip.utterance.path, item.label.text
-    return previous
-
-
-def _row(item: _Labelled, previous: str, model: str, revision: str) -> LedgerRow:
-    """Make the ledger row of one clip."""
-    utterance, label = item.clip.utterance, item.label
-    duration_seconds = item.num_samples / SAMPLE_RATE
-    scored = None
-    if utterance.reference.strip():
-        scored = score(utterance.reference, label.text, label.language)
-    return LedgerRow(
-        id=item.clip.id,
-        corpus=utterance.corpus,
-        split=utterance.split,
-        language=label.language,
-        language_probability=label.language_probability,
-        speaker=utterance.speaker,
-        licence=utterance.licence,
-        recording=utterance.recording,
-        start_seconds=utterance.start_seconds,
-        duration_seconds=duration_seconds,
-        utterances=(
-            ClipUtterance(
-                id=utterance.id,
-                start=0.0,
-                duration=duration_seconds,
-                reference=utterance.reference,
-            ),
-        ),
-        reference=utterance.reference,
-        pseudo_label=label.text,
-        tokens=label.tokens,
-        segments=label.segments,
-        previous_pseudo_label=previous,
-        wer=scored and scored.wer,
-        cer=scored and scored.cer,
-        metric=scored.metric if scored else "",
-        substitutions=scored and scored.substitutions,
-        deletions=scored and scored.deletions,
-        insertions=scored and scored.insertions,
-        avg_logprob=label.avg_logprob,
-        no_speech_prob=label.no_speech_prob,
-        compression_ratio=label.compression_ratio,
-        temperature=label.temperature,
-        truncated=label.truncated,
-        teacher=model,
-        teacher_revision=revision,
-    )
 
 
 def _clips_by_id(block: Block, config: PipelineConfig) -> dict[str, Clip | Failure]:

@@ -1,7 +1,7 @@
 """What a pipeline run is told: YAML into frozen dataclasses.
 
-Every group is handed alone to the module that it configures; only `plan`, `blocks` and `run` see the
-whole. What decides a label (teacher, decoding, clips) is kept apart from what decides a shard
+Every group is handed alone to the module that it configures; only the upper floors see the whole.
+What decides a label (teacher, decoding, clips) is kept apart from what decides a shard
 (filter), because the first is paid for with compute and the second is free.
 """
 
@@ -77,7 +77,7 @@ class TeacherConfig:
     batch_size: int = 16
     """Clips per batch."""
     num_threads: int = 1
-    """CPU threads per worker; results depend on it in the last bits, so it is not left to chance."""
+    """CPU threads per worker; the last bits of a result depend on it, so it is fixed."""
 
     def __post_init__(self) -> None:
         """Refuse sizes that cannot work."""
@@ -187,7 +187,9 @@ class PipelineConfig:
 def to_yaml(config: PipelineConfig) -> str:
     """Write the resolved configuration as `run --config` reads it."""
     plain = dataclasses.asdict(config)
-    plain["filter"] = {k: list(v) if isinstance(v, tuple) else v for k, v in plain["filter"].items()}
+    plain["filter"] = {
+        k: list(v) if isinstance(v, tuple) else v for k, v in plain["filter"].items()
+    }
     return yaml.safe_dump(plain, sort_keys=False, allow_unicode=True)
 
 

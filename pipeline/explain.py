@@ -38,7 +38,8 @@ def _label_text(row: LedgerRow, config: FilterConfig) -> str:
     lines = [
         f"{row.id}: {'kept' if reason is None else f'rejected, reason: {reason}'}{filtered}",
         f"  corpus     {row.corpus}, split {row.split}, language {row.language}",
-        f"  audio      {row.recording}, {row.duration_seconds:.2f} s from {row.start_seconds:.2f} s",
+        f"  audio      {row.recording}, "
+        f"{row.duration_seconds:.2f} s from {row.start_seconds:.2f} s",
         f"  reference  {row.reference}",
         f"  label      {row.pseudo_label}",
     ]

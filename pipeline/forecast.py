@@ -1,4 +1,4 @@
-"""What a run would do, without doing it: what is up to date, what is not, and how long that takes."""
+"""What a run would do, without doing it: what is not up to date, and how long that takes."""
 
 from dataclasses import dataclass
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Where things lie in an output folder. Every path of the contract is spelled here and nowhere else."""
+"""Where things lie in an output folder: every path of the contract is spelled here only."""
 
 from dataclasses import dataclass
 from pathlib import Path

@@ -26,7 +26,7 @@ from pipeline.schema import SCHEMA_VERSION
 
 @dataclass(frozen=True, kw_only=True)
 class Block:
-    """A reference to a slice of a corpus; this, and never audio, is what travels between workers."""
+    """A reference to a slice of a corpus; this, and never audio, travels between workers."""
 
     id: str
     corpus: str
@@ -142,7 +142,7 @@ def entries(block: Block, corpus: CorpusConfig) -> list[Utterance | Failure]:
 
 
 def _blocks(corpus: CorpusConfig, max_seconds: float) -> Iterator[Block]:
-    """Cut one corpus, greedily and in its own order; an utterance longer than a block gets its own."""
+    """Cut one corpus greedily, in its own order; what is longer than a block gets its own."""
     seen: set[str] = set()
     held: list[Utterance | Failure] = []
     duplicates: list[int] = []

@@ -26,7 +26,7 @@ from pipeline.progress import display
 from pipeline.report import write_report
 from pipeline.schema import SCHEMA_VERSION, Index, Totals, read_index, to_json
 from pipeline.teacher import resolve_revision, uses_accelerator
-from pipeline.totals import add_up, check_budget, commit_records
+from pipeline.totals import TooManyFailuresError, add_up, check_budget, commit_records
 from pipeline.workers import num_workers, pipeline_options, runner, watch
 
 logger = logging.getLogger(__name__)
@@ -55,7 +55,7 @@ def run(config: PipelineConfig) -> Outcome:
     Raises:
         FileNotFoundError: a corpus or the teacher does not exist.
         ValueError: the configuration cannot work.
-        RunError: the run stopped; the message says why and what to do.
+        RuntimeError: the run stopped; the message says why and what to do.
     """
     started = time.monotonic()
     layout = Layout(Path(config.output))
@@ -66,12 +66,18 @@ def run(config: PipelineConfig) -> Outcome:
     workers = num_workers(len(to_build), len(to_label), accelerated=accelerated)
     options = pipeline_options(config.beam, workers)
 
-    if to_build:
-        layout.index.unlink(missing_ok=True)
-    _remove_orphans(plan, layout)
+    orphans = _orphans(plan, layout)
+    if to_build or orphans:
+        layout.index.unlink(missing_ok=True)  # from here on it would not tell the truth
+    for path in orphans:
+        logger.info("removing %s, its block is no longer planned", path)
+        path.unlink()
     files.write_text(layout.plan, to_json(plan) + "\n")
     files.write_text(layout.config, to_yaml(config))
+    for block in to_build:  # what an outdated record says of failures must not count any more
+        layout.commit_record(block.id).unlink(missing_ok=True)
 
+    check_budget(layout, plan.keys, plan.num_utterances, config.max_failed_fraction)
     if to_build:
         process = ProcessBlock(config, plan.keys, plan.num_utterances)
         with display(plan, layout) as on_tick:
@@ -92,17 +98,26 @@ class ProcessBlock(beam.DoFn):
     def __init__(self, config: PipelineConfig, keys: Keys, num_planned: int) -> None:
         """Take along what every worker has to know; all of it is small."""
         self._config, self._keys, self._num_planned = config, keys, num_planned
+        self._over_budget = False
 
     def process(self, block: Block) -> Iterator[str]:
-        """Bring one block up to date, and stop the run if too much has failed by now."""
+        """Bring one block up to date, unless too much has failed; `run` then says so.
+
+        To raise here would print Beam's traceback over the message.
+        """
+        if self._over_budget:
+            return
         record = process_block(block, self._config, self._keys)
         if record.failed:
-            check_budget(
-                Layout(Path(self._config.output)),
-                self._keys,
-                self._num_planned,
-                self._config.max_failed_fraction,
-            )
+            try:
+                check_budget(
+                    Layout(Path(self._config.output)),
+                    self._keys,
+                    self._num_planned,
+                    self._config.max_failed_fraction,
+                )
+            except TooManyFailuresError:
+                self._over_budget = True
         yield record.block
 
 
@@ -116,7 +131,7 @@ def _run_beam(
 
     def work() -> None:
         with beam.Pipeline(runner(options), options) as graph:
-            (
+            _ = (
                 graph
                 | "list blocks" >> beam.Create(blocks)
                 | "spread blocks" >> beam.Reshuffle()
@@ -126,16 +141,14 @@ def _run_beam(
     watch(work, on_tick)
 
 
-def _remove_orphans(plan: Plan, layout: Layout) -> None:
-    """Delete shards of blocks that are no longer planned, so that a glob never finds them.
+def _orphans(plan: Plan, layout: Layout) -> list[Path]:
+    """Find shards of blocks that are no longer planned; a reader that globs must not see them.
 
-    Ledger parts stay: they were paid for, and the corpus may come back.
+    Their ledger parts stay: they were paid for, and the corpus may come back.
     """
     planned = {block.id for block in plan.blocks}
-    for path in [*layout.shards.glob("*.json"), *layout.shards.glob("*.tar")]:
-        if path.stem not in planned:
-            logger.info("removing %s, its block is no longer planned", path)
-            path.unlink()
+    found = sorted([*layout.shards.glob("*.json"), *layout.shards.glob("*.tar")])
+    return [path for path in found if path.stem not in planned]
 
 
 def _write_index(config: PipelineConfig, plan: Plan, layout: Layout, wall_seconds: float) -> Index:

@@ -46,7 +46,7 @@ def add_up(plan: Plan, layout: Layout, wall_seconds: float) -> Totals:
     """
     records = commit_records(plan, layout)
     teacher_seconds, audio_seconds = teacher_time(
-        (layout.ledger(plan.keys.label_key, block.id) for block in plan.blocks)
+        layout.ledger(plan.keys.label_key, block.id) for block in plan.blocks
     )
     return Totals(
         planned=plan.num_utterances,
@@ -71,9 +71,7 @@ def teacher_time(ledger_parts: Iterable[Path]) -> tuple[float, float]:
     return teacher_seconds, audio_seconds
 
 
-def check_budget(
-    layout: Layout, keys: Keys, num_planned: int, max_failed_fraction: float
-) -> None:
+def check_budget(layout: Layout, keys: Keys, num_planned: int, max_failed_fraction: float) -> None:
     """Stop when more has failed than the whole plan may lose.
 
     The budget is a share of the plan and not of what has been tried so far: the first bad block of

@@ -1,8 +1,8 @@
 """Beam's runner: which one, how many worker processes, and a watch over them.
 
-`FnApiRunner` is named explicitly, because `DirectRunner` silently becomes another runner when it can
-download one. It has two habits that a long run cannot afford: a worker process that dies makes it
-wait for ever, and it leaves the other workers alone when it is interrupted. So it works in a thread,
+`FnApiRunner` is named explicitly, because `DirectRunner` silently becomes another runner when it
+can download one. It has two habits that a long run cannot afford: a worker process that dies makes
+it wait for ever, and when it is interrupted it leaves its workers running. So it works in a thread,
 and the main thread watches.
 """
 
@@ -13,23 +13,25 @@ import re
 import shlex
 import sys
 import threading
+import time
 from collections.abc import Callable
 
 import psutil
 from apache_beam.options.pipeline_options import DirectOptions, PipelineOptions, StandardOptions
-from apache_beam.runners.portability.fn_api_runner import FnApiRunner
+from apache_beam.runners.portability.fn_api_runner.fn_runner import FnApiRunner
 from apache_beam.transforms.environments import SubprocessSDKEnvironment
 
 logger = logging.getLogger(__name__)
 
 _POLL_SECONDS = 0.5
+_STOP_SECONDS = 3.0
 _WORKER_MODULE = "pipeline.worker_process"
 _BLOCKS_PER_FILTERING_WORKER = 16
 """To start a process takes as long as to filter this many hours of labelled audio."""
 _WORKER_THREAD = "run_worker"
-"""Name of the thread in which Beam waits for a worker process; it ends with an error if that dies."""
-
-
+"""Name of the thread in which Beam waits for a worker process; if that dies, it raises."""
+_BEAM_THREADS = (_WORKER_THREAD, "beam_control_read")
+"""They end with an error when the workers are stopped."""
 _BEAM_SUFFIX = re.compile(r" \[while running .*$")
 
 
@@ -94,32 +96,38 @@ def watch(work: Callable[[], object], on_tick: Callable[[], None]) -> None:
         RunError: the work failed, or a worker process died.
     """
     errors: list[Exception] = []
-    died = threading.Event()
+    # Events and not `thread.join`: in Python 3.11 an interrupted join takes the thread for ended.
+    ended, died, stopping = threading.Event(), threading.Event(), threading.Event()
 
     def guarded() -> None:
         try:
             work()
         except Exception as error:  # handed to the main thread, which raises it
             errors.append(error)
+        finally:
+            ended.set()
 
     def on_thread_error(args: threading.ExceptHookArgs) -> None:
-        if args.thread and args.thread.name == _WORKER_THREAD:
+        if stopping.is_set():
+            logger.debug("while stopping: %s", args.exc_value)
+        elif args.thread and args.thread.name == _WORKER_THREAD:
+            stopping.set()  # what Beam's other threads say now is noise
             logger.error("%s", args.exc_value)
             died.set()
+            ended.set()
         else:
             threading.__excepthook__(args)
 
     hook, threading.excepthook = threading.excepthook, on_thread_error
-    thread = threading.Thread(target=guarded, name="beam", daemon=True)
     try:
-        thread.start()
-        while thread.is_alive() and not died.is_set():
-            thread.join(_POLL_SECONDS)
+        threading.Thread(target=guarded, name="beam", daemon=True).start()
+        while not ended.wait(_POLL_SECONDS):
             on_tick()
     finally:
-        threading.excepthook = hook
-        if thread.is_alive():
+        if died.is_set() or not ended.is_set():
+            stopping.set()
             _stop_workers()
+        threading.excepthook = hook
     if errors:
         raise RunError(_reason(errors[0])) from errors[0]
     if died.is_set():
@@ -132,15 +140,19 @@ def watch(work: Callable[[], object], on_tick: Callable[[], None]) -> None:
 
 def _reason(error: Exception) -> str:
     """Return what went wrong in a worker, without the traceback that Beam makes its message of."""
-    last_line = str(error).strip().splitlines()[-1] if str(error).strip() else repr(error)
+    last_line = (str(error).strip() or repr(error)).splitlines()[-1]
     return _BEAM_SUFFIX.sub("", last_line)
 
 
 def _stop_workers() -> None:
-    """Kill the worker processes that this process has started."""
+    """Kill the worker processes that this process has started, and let Beam notice."""
     for child in psutil.Process().children(recursive=True):
         try:
             if _WORKER_MODULE in " ".join(child.cmdline()):
                 child.kill()
         except psutil.NoSuchProcess:
             continue
+    ends = time.monotonic() + _STOP_SECONDS
+    for thread in threading.enumerate():
+        if thread.name in _BEAM_THREADS:
+            thread.join(max(0.0, ends - time.monotonic()))

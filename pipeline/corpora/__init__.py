@@ -1,7 +1,7 @@
 """Where utterances come from. A kind of corpus is a module with one function `read`.
 
-`read(corpus, start, stop)` yields, in an order that never changes, an `Utterance` or a `Failure` for
-each entry, without touching audio. The slice is what makes a block a reference: a worker reads
+`read(corpus, start, stop)` yields, in an order that never changes, an `Utterance` or a `Failure`
+for each entry, without touching audio. The slice is what makes a block a reference: a worker reads
 its own part of the listing again instead of being sent it.
 """
 

@@ -96,6 +96,10 @@ def _seconds(fields: dict[str, Any], name: str) -> float | None:
     value = fields.get(name)
     if value is None:
         return None
-    if not isinstance(value, int | float) or isinstance(value, bool) or not 0 <= value < float("inf"):
+    if (
+        not isinstance(value, int | float)
+        or isinstance(value, bool)
+        or not 0 <= value < float("inf")
+    ):
         raise ValueError(f"{name} must be seconds, 0 or more, got {value!r}")
     return float(value)

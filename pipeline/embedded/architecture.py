@@ -1,6 +1,7 @@
 """The embedded teacher before training: Whisper's architecture and tokenizer, on a small scale.
 
-    python -m pipeline.embedded.architecture FOLDER
+    python -m pipeline.embedded.architecture blank FOLDER          the untrained model
+    python -m pipeline.embedded.architecture half TRAINED FOLDER   the trained one, in float16
 
 The tokenizer is Whisper's (byte-level BPE, its special tokens for all languages and its 1,501
 timestamps, found by name) with merges learned from the embedded grammar; only the merge table is small.
@@ -9,7 +10,6 @@ Four encoder and four decoder layers of width 192 hold five million weights, und
 
 import json
 import sys
-from pathlib import Path
 
 import torch
 from tokenizers import AddedToken, ByteLevelBPETokenizer
@@ -18,6 +18,7 @@ from transformers import (
     WhisperConfig,
     WhisperFeatureExtractor,
     WhisperForConditionalGeneration,
+    WhisperProcessor,
     WhisperTokenizer,
 )
 from transformers.models.whisper.tokenization_whisper import LANGUAGES
@@ -100,7 +101,7 @@ def make_model(tokenizer: WhisperTokenizer, seed: int = 0) -> WhisperForConditio
     return model
 
 
-def save(folder: Path) -> None:
+def save_blank(folder: str) -> None:
     """Write the untrained teacher as `from_pretrained` reads it."""
     tokenizer = make_tokenizer()
     make_model(tokenizer).save_pretrained(folder)
@@ -108,5 +109,19 @@ def save(folder: Path) -> None:
     WhisperFeatureExtractor(feature_size=80).save_pretrained(folder)
 
 
+def save_half(trained: str, folder: str) -> None:
+    """Write a trained teacher with its weights in float16, half the size."""
+    model = WhisperForConditionalGeneration.from_pretrained(trained, dtype=torch.float16)
+    model.generation_config._from_model_config = False  # else a reload forgets the settings
+    model.save_pretrained(folder)
+    WhisperProcessor.from_pretrained(trained).save_pretrained(folder)
+
+
 if __name__ == "__main__":
-    save(Path(sys.argv[1]))
+    match sys.argv[1:]:
+        case ["blank", target]:
+            save_blank(target)
+        case ["half", source, target]:
+            save_half(source, target)
+        case _:
+            sys.exit(__doc__)

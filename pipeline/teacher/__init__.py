@@ -81,7 +81,9 @@ def _hash_weights(folder: Path) -> str:
     index = next((folder / name for name in _WEIGHTS if (folder / name).is_file()), None)
     if index is None:
         raise FileNotFoundError(f"{folder} holds no weights: none of {', '.join(_WEIGHTS)}")
-    files = [index, *sorted(folder.glob("model-*.safetensors"))] if index.suffix == ".json" else [index]
+    files = (
+        [index, *sorted(folder.glob("model-*.safetensors"))] if index.suffix == ".json" else [index]
+    )
     digest = hashlib.sha256()
     for file in files:
         with file.open("rb") as stream:

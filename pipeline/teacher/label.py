@@ -10,7 +10,7 @@ from pipeline.schema import Segment
 
 @dataclass(frozen=True, kw_only=True)
 class Label:
-    """A pseudo-label with its evidence; floats are rounded to 4 decimals so that files are stable."""
+    """A pseudo-label with its evidence; floats have 4 decimals, so that files are stable."""
 
     text: str
     tokens: tuple[int, ...]

@@ -7,6 +7,7 @@ depend on where its last timestamp fell.
 """
 
 import zlib
+from typing import Any
 
 import numpy as np
 import torch
@@ -42,7 +43,7 @@ class TransformersTeacher:
         device = config.device
         if device == "auto":
             device = "cuda" if torch.cuda.is_available() else "cpu"
-        model = transformers.WhisperForConditionalGeneration.from_pretrained(
+        model: Any = transformers.WhisperForConditionalGeneration.from_pretrained(
             name, revision=revision, dtype=getattr(torch, config.dtype)
         )
         self._model = model.to(torch.device(device)).eval()
@@ -120,6 +121,7 @@ class TransformersTeacher:
         self, encoded: BaseModelOutput, language: str
     ) -> tuple[list[float], list[float]]:
         """Return the probabilities of the language among all, and of no speech, for each clip."""
+        assert encoded.last_hidden_state is not None
         num_clips = len(encoded.last_hidden_state)
         start = torch.full((num_clips, 1), self._start, device=self._model.device)
         logits = self._model(encoder_outputs=encoded, decoder_input_ids=start).logits[:, 0].float()

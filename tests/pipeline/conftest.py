@@ -30,8 +30,8 @@ WIDTH = 64
 def write_teacher(folder: Path, sentence: str = SENTENCE) -> Path:
     """Write a Whisper whose decoder ignores the audio: its position embeddings spell a sentence.
 
-    Its one decoder layer adds nothing, so the hidden state at a position is, almost, the embedding of
-    the token that shall come next. Everything else is as in any Whisper.
+    Its one decoder layer adds nothing, so the hidden state at a position is, almost, the embedding
+    of the token that shall come next. Everything else is as in any Whisper.
     """
     tokenizer = transformers.WhisperTokenizer.from_pretrained(EMBEDDED_FOLDER / "teacher")
     generation = transformers.GenerationConfig.from_pretrained(EMBEDDED_FOLDER / "teacher")
@@ -55,7 +55,7 @@ def write_teacher(folder: Path, sentence: str = SENTENCE) -> Path:
         begin_suppress_tokens=None,
     )
     torch.manual_seed(0)
-    model = transformers.WhisperForConditionalGeneration(config)
+    model: Any = transformers.WhisperForConditionalGeneration(config)
     spoken = [
         tokenizer.convert_tokens_to_ids("<|0.00|>"),
         *tokenizer.encode(f" {sentence}", add_special_tokens=False),

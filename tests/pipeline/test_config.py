@@ -17,7 +17,7 @@ from pipeline.config import (
 SMALLEST = """
 output: runs/mine
 corpora:
-  - {name: mine, kind: manifest, path: data/train.jsonl, language: en, licence: cc0-1.0, split: train}
+  - {name: mine, kind: manifest, path: data/train.jsonl, licence: cc0-1.0, split: train}
 teacher: {model: embedded}
 filter: {max_wer: 0.10}
 blocks: {minutes: 60}

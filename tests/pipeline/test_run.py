@@ -14,6 +14,7 @@ from pipeline.filters import FilterConfig
 from pipeline.run import run
 from pipeline.schema import read_index
 from pipeline.shards import read_shard
+from pipeline.totals import TooManyFailuresError
 from pipeline.workers import RunError
 from tests.pipeline.conftest import SENTENCE, write_teacher, write_tone
 
@@ -187,16 +188,32 @@ def test_spent_poison_budget_stops_the_run_early_and_keeps_what_is_labelled(
         (tmp_path / f"bad{i}.wav").write_text("this is no audio")
         bad.append({"audio_filepath": f"bad{i}.wav", "text": "x", "duration": 3})
     config = configure(corpus(*tones(2), *bad), max_failed_fraction=0.1)
-    with pytest.raises(RunError, match=r"3 of 22 planned utterances failed \(read 3\).*Mend"):
+    with pytest.raises(
+        TooManyFailuresError, match=r"3 of 22 planned utterances failed \(read 3\).*Mend"
+    ):
         run(config)
     root = Path(config.output)
     assert not (root / "index.json").exists()
     assert len(list(root.glob("shards/*.json"))) < 22
-    with pytest.raises(RunError, match="planned utterances failed"):
+    with pytest.raises(TooManyFailuresError, match="planned utterances failed"):
         run(config)
     outcome = run(dataclasses.replace(config, max_failed_fraction=1.0))
     assert outcome.labelled < outcome.blocks
     assert outcome.totals.failed == {"read": 20}
+
+
+def test_mended_corpus_is_finished_after_the_budget_was_spent(corpus, configure, tmp_path):
+    lines = []
+    for i in range(4):
+        (tmp_path / f"{i}.wav").write_text("this is no audio")
+        lines.append({"audio_filepath": f"{i}.wav", "text": SENTENCE, "duration": 3})
+    config = configure(corpus(*lines), max_failed_fraction=0.25)
+    with pytest.raises(TooManyFailuresError):
+        run(config)
+    for i in range(3):
+        write_tone(tmp_path / f"{i}.wav", 3)
+    totals = run(config).totals
+    assert (totals.kept, totals.failed) == (3, {"read": 1})
 
 
 def test_missing_teacher_is_said_before_anything_is_done(corpus, configure, tones, tmp_path):
@@ -210,9 +227,7 @@ def test_two_workers_write_the_same_bytes_as_one(corpus, configure, tones):
     config = configure(corpus(*tones(5), {"audio_filepath": "no.wav", "text": "x"}))
     config = dataclasses.replace(config, max_failed_fraction=1.0)
     run(config)
-    two = dataclasses.replace(
-        config, output=f"{config.output}-two", beam={"direct_num_workers": 2}
-    )
+    two = dataclasses.replace(config, output=f"{config.output}-two", beam={"direct_num_workers": 2})
     run(two)
     assert len(hashes_of(config)) > 4
     assert hashes_of(two) == hashes_of(config)

@@ -1,10 +1,10 @@
 import math
-import os
 import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 import transformers
 
 from pipeline.config import DecodingConfig, TeacherConfig
@@ -52,8 +52,6 @@ def test_label_carries_its_evidence(teacher: Teacher):
 
 
 def test_average_log_probability_is_that_of_the_model(teacher_folder: Path):
-    import torch
-
     short = load(teacher_folder, DecodingConfig(max_new_tokens=20, timestamps=False))
     (label,) = short.label([noise(2)], "en")
     model = transformers.WhisperForConditionalGeneration.from_pretrained(teacher_folder)
@@ -64,7 +62,8 @@ def test_average_log_probability_is_that_of_the_model(teacher_folder: Path):
     features = transformers.WhisperFeatureExtractor()(noise(2), sampling_rate=RATE)
     with torch.no_grad():
         logits = model(
-            torch.tensor(np.array(features.input_features)), decoder_input_ids=torch.tensor([tokens])
+            torch.tensor(np.array(features.input_features)),
+            decoder_input_ids=torch.tensor([tokens]),
         ).logits[0]
     spoken = range(len(prompt), len(tokens))
     by_hand = [logits[i - 1].log_softmax(-1)[tokens[i]].item() for i in spoken]
@@ -131,6 +130,5 @@ def test_folder_without_weights_is_refused(tmp_path: Path):
 
 
 def test_name_that_is_neither_folder_nor_hub_id_is_refused():
-    name = os.sep.join(["no", "such", "folder"])
     with pytest.raises(FileNotFoundError, match="no local folder"):
-        resolve_revision(TeacherConfig(model=name))
+        resolve_revision(TeacherConfig(model="no/such/folder"))

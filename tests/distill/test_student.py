@@ -1,0 +1,173 @@
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from transformers import WhisperForConditionalGeneration
+
+from distill.student import (
+    encode,
+    keep_generation_settings,
+    layer_map,
+    load_model,
+    load_processor,
+    make_student,
+    num_parameters,
+)
+
+
+@pytest.mark.parametrize(
+    ("teacher", "student", "mapping"),
+    [
+        (32, 1, [31]),
+        (32, 2, [0, 31]),
+        (32, 3, [0, 15, 31]),
+        (32, 4, [0, 10, 20, 31]),
+        (32, 8, [0, 4, 8, 13, 17, 22, 26, 31]),
+        (32, 16, [*range(0, 30, 2), 31]),
+        (24, 2, [0, 23]),
+        (12, 4, [0, 3, 7, 11]),
+        (12, 2, [0, 11]),
+        (4, 2, [0, 3]),
+        (1, 1, [0]),
+    ],
+)
+def test_layers_are_spread_as_in_the_reference_code(teacher: int, student: int, mapping: list[int]):
+    assert layer_map(teacher, student) == mapping
+
+
+@given(st.integers(1, 64).flatmap(lambda t: st.tuples(st.just(t), st.integers(1, t))))
+def test_layers_rise_from_the_first_to_the_last(sizes: tuple[int, int]):
+    teacher, student = sizes
+    mapping = layer_map(teacher, student)
+    assert len(mapping) == student
+    assert mapping == sorted(set(mapping))
+    assert mapping[-1] == teacher - 1
+    assert student == 1 or mapping[0] == 0
+    steps = [b - a for a, b in zip(mapping, mapping[1:], strict=False)]
+    assert not steps or max(steps) - min(steps) <= 2
+
+
+def test_as_many_layers_as_the_teacher_are_all_of_them():
+    assert layer_map(7, 7) == list(range(7))
+
+
+@pytest.mark.parametrize("student", [0, -1, 5])
+def test_a_number_of_layers_that_cannot_be_is_refused(student: int):
+    with pytest.raises(ValueError, match="ask for 1 to 4"):
+        layer_map(4, student)
+
+
+def test_a_student_has_the_teachers_weights(teacher: WhisperForConditionalGeneration):
+    student = make_student(teacher, decoder_layers=2)
+    ours, theirs = student.state_dict(), teacher.state_dict()
+    for name, weight in ours.items():
+        source = name.replace("decoder.layers.1.", "decoder.layers.3.")
+        assert torch.equal(weight, theirs[source]), name
+    assert student.config.decoder_layers == len(student.model.decoder.layers) == 2
+    assert student.config.encoder_layers == len(student.model.encoder.layers) == 2
+    assert num_parameters(student) < num_parameters(teacher)
+
+
+def test_a_student_may_have_fewer_encoder_layers(teacher: WhisperForConditionalGeneration):
+    student = make_student(teacher, decoder_layers=1, encoder_layers=1)
+    encoder, decoder = student.model.encoder, student.model.decoder
+    assert torch.equal(encoder.layers[0].fc1.weight, teacher.model.encoder.layers[1].fc1.weight)
+    assert torch.equal(decoder.layers[0].fc1.weight, teacher.model.decoder.layers[3].fc1.weight)
+
+
+@pytest.mark.parametrize(("decoder", "encoder"), [(0, None), (5, None), (2, 0), (2, 3)])
+def test_a_student_of_impossible_size_is_refused(
+    teacher: WhisperForConditionalGeneration, decoder: int, encoder: int | None
+):
+    with pytest.raises(ValueError, match="cannot be made from a teacher"):
+        make_student(teacher, decoder, encoder)
+
+
+def test_the_student_does_not_share_memory_with_its_teacher(
+    teacher: WhisperForConditionalGeneration,
+):
+    student = make_student(teacher)
+    before = teacher.model.encoder.conv1.weight.clone()
+    with torch.no_grad():
+        student.model.encoder.conv1.weight.add_(1)
+    assert torch.equal(teacher.model.encoder.conv1.weight, before)
+    assert teacher.config.decoder_layers == 4
+
+
+def test_alignment_heads_are_dropped_and_other_settings_are_kept(
+    teacher: WhisperForConditionalGeneration, tmp_path: Path
+):
+    student = make_student(teacher)
+    keep_generation_settings(student)
+    student.save_pretrained(tmp_path)
+    for model in (student, load_model(str(tmp_path))):
+        settings = model.generation_config
+        assert not hasattr(settings, "alignment_heads")
+        assert settings.lang_to_id == teacher.generation_config.lang_to_id
+        assert settings.no_timestamps_token_id == teacher.generation_config.no_timestamps_token_id
+        assert settings.is_multilingual
+    assert teacher.generation_config.alignment_heads
+
+
+def test_a_whole_copy_keeps_its_alignment_heads(teacher: WhisperForConditionalGeneration):
+    heads = make_student(teacher, decoder_layers=4).generation_config.alignment_heads
+    assert heads == teacher.generation_config.alignment_heads
+
+
+def test_a_student_works_after_saving_and_loading(
+    teacher: WhisperForConditionalGeneration, tmp_path: Path
+):
+    student = make_student(teacher).eval()
+    keep_generation_settings(student)
+    student.save_pretrained(tmp_path)
+    loaded = load_model(str(tmp_path)).eval()
+    features, inputs = torch.randn(2, 80, 3000), torch.tensor([[5, 6, 7]] * 2)
+    with torch.no_grad():
+        before, after = (
+            model(input_features=features, decoder_input_ids=inputs).logits
+            for model in (student, loaded)
+        )
+        tokens = loaded.generate(features, language="en", task="transcribe", max_new_tokens=4)
+    assert torch.equal(before, after)
+    assert torch.as_tensor(tokens).shape[0] == 2
+    assert loaded.dtype == torch.float32
+
+
+@torch.no_grad()
+def test_a_full_window_is_encoded_as_the_library_does(teacher: WhisperForConditionalGeneration):
+    features = torch.randn(2, 80, 3000)
+    expected = teacher.model.encoder(features).last_hidden_state
+    assert torch.equal(encode(teacher.model.encoder, features), expected)
+
+
+@torch.no_grad()
+def test_a_short_window_stands_where_it_is_put(teacher: WhisperForConditionalGeneration):
+    encoder, features = teacher.model.encoder, torch.randn(1, 80, 100)
+    placed = encode(encoder, features, 700)
+    assert placed.shape == (1, 50, 32)
+    assert not torch.allclose(placed, encode(encoder, features, 0))
+    encoder.embed_positions.weight[:50] = encoder.embed_positions.weight[700:750].clone()
+    assert torch.equal(encode(encoder, features, 0), placed)
+    assert encode(encoder, features, 1450).shape == (1, 50, 32)
+
+
+@pytest.mark.parametrize(("frames", "first"), [(101, 0), (100, 1451), (3000, 1), (100, -1)])
+def test_a_window_that_does_not_fit_is_refused(
+    teacher: WhisperForConditionalGeneration, frames: int, first: int
+):
+    with pytest.raises(ValueError, match="does not fit"):
+        encode(teacher.model.encoder, torch.zeros(1, 80, frames), first)
+
+
+@pytest.mark.parametrize("load", [load_model, load_processor])
+def test_a_missing_model_is_said_by_name(load, tmp_path: Path):
+    with pytest.raises(ValueError, match=r"no Whisper model could be loaded from .*/nothing/here"):
+        load(str(tmp_path / "nothing" / "here"))
+
+
+def test_a_model_of_another_kind_is_refused(tmp_path: Path):
+    (tmp_path / "config.json").write_text('{"model_type": "bert"}')
+    with pytest.raises(ValueError, match="no Whisper model .*'bert'"):
+        load_model(str(tmp_path))
