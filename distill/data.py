@@ -13,7 +13,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import IterableDataset, get_worker_info
@@ -42,10 +41,10 @@ Batch = dict[str, Tensor | int]
 
 @dataclass(frozen=True, kw_only=True)
 class Clip:
-    """One sample with its audio, shape (samples,), float32 at 16 kHz."""
+    """One sample with its FLAC, which is decoded when its batch is made: a pool is hours long."""
 
     sample: Sample
-    audio: np.ndarray
+    flac: bytes
     full_window: bool
 
     @property
@@ -53,7 +52,7 @@ class Clip:
         """How long a window this clip takes up in a batch."""
         if self.full_window:
             return MAX_CLIP_SECONDS
-        seconds = self.audio.size / SAMPLE_RATE + WINDOW_MARGIN_SECONDS
+        seconds = self.sample.duration_seconds + WINDOW_MARGIN_SECONDS
         return min(MAX_CLIP_SECONDS, -(-seconds // WINDOW_STEP_SECONDS) * WINDOW_STEP_SECONDS)
 
 
@@ -135,7 +134,7 @@ class BatchStream(IterableDataset[Batch]):
                     continue
                 draw = random.Random(f"{self.seed}-{epoch}-{sample.id}-window").random()
                 full = draw < stage.full_windows
-                pool.append(Clip(sample=sample, audio=decode_flac(flac), full_window=full))
+                pool.append(Clip(sample=sample, flac=flac, full_window=full))
                 pooled_seconds += pool[-1].window_seconds
                 if pooled_seconds >= POOL_BATCHES * self.config.batch_seconds:
                     for batch in self._batches(pool, epoch, rng):
@@ -182,7 +181,7 @@ class BatchStream(IterableDataset[Batch]):
         if not kept:
             return None
         features = self.processor.feature_extractor(
-            [c.audio for c, _ in kept],
+            [decode_flac(c.flac) for c, _ in kept],
             sampling_rate=SAMPLE_RATE,
             padding="max_length",
             max_length=round(window * SAMPLE_RATE),
@@ -217,7 +216,9 @@ def stage_at(curriculum: list[Stage], batch_number: int) -> Stage:
 def length_batches(clips: list[Clip], batch_seconds: float) -> list[list[Clip]]:
     """Group clips of similar window into batches of at most `batch_seconds` of window."""
     batches: list[list[Clip]] = []
-    for clip in sorted(clips, key=lambda c: (c.window_seconds, c.audio.size, c.sample.id)):
+    for clip in sorted(
+        clips, key=lambda c: (c.window_seconds, c.sample.duration_seconds, c.sample.id)
+    ):
         if not batches or (len(batches[-1]) + 1) * clip.window_seconds > batch_seconds:
             batches.append([])
         batches[-1].append(clip)

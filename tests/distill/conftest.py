@@ -1,14 +1,15 @@
 """A tiny real Whisper with a real tokenizer, and a finished dataset of tones and noise."""
 
-import copy
 import dataclasses
-from collections.abc import Callable
+import logging
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from transformers import (
+    GenerationConfig,
     WhisperConfig,
     WhisperFeatureExtractor,
     WhisperForConditionalGeneration,
@@ -24,6 +25,16 @@ from tests.distill.material import make_clips, write_dataset
 torch.set_num_threads(1)
 
 ENCODER_LAYERS, DECODER_LAYERS, WIDTH = 2, 4, 32
+
+
+@pytest.fixture(autouse=True)
+def root_logger() -> Iterator[None]:
+    """Undo what a command sets up: its handler writes to a stream that ends with the test."""
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+    yield
+    root.handlers[:] = handlers
+    root.setLevel(level)
 
 
 @pytest.fixture(scope="session")
@@ -48,9 +59,10 @@ def teacher_folder(tmp_path_factory: pytest.TempPathFactory, tokenizer: WhisperT
     }
     torch.manual_seed(0)
     model = WhisperForConditionalGeneration(WhisperConfig.from_dict(full.config.to_dict() | sizes))
-    model.generation_config = copy.deepcopy(full.generation_config)
-    model.generation_config.alignment_heads = [[2, 0], [3, 1]]
-    model.generation_config.max_length = 24
+    settings = {"alignment_heads": [[2, 0], [3, 1]], "max_length": 24}
+    model.generation_config = GenerationConfig.from_dict(
+        full.generation_config.to_dict() | settings
+    )
     keep_generation_settings(model)
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)

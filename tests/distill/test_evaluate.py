@@ -9,7 +9,7 @@ import pytest
 from transformers import WhisperForConditionalGeneration
 from whisper_normalizer.english import EnglishTextNormalizer
 
-from distill.config import EvaluateConfig, InitConfig, LossConfig, TrainConfig
+from distill.config import DataConfig, EvaluateConfig, InitConfig, LossConfig, TrainConfig
 from distill.evaluate import EvaluationBatch, evaluate, generate, make_batches, read_clips
 from distill.student import load_model, num_parameters
 from distill.train import init, train
@@ -126,11 +126,13 @@ def test_a_student_that_knows_the_clips_by_heart_makes_no_error(
         for n, t in enumerate(texts)
     ]
     shards = [str(write_dataset(tmp_path / "two", clips))]
-    data = {"shards": shards, "split": "test", "timestamp_probability": 0.0, "num_workers": 0}
+    data = DataConfig(
+        shards=shards, split="test", timestamp_probability=0.0, batch_seconds=60.0, num_workers=0
+    )
     student = train(
         TrainConfig(
             output=str(tmp_path / "run"),
-            data=dataclasses.replace(_data(), **data),
+            data=data,
             student=str(student_folder),
             teacher=None,
             loss=LossConfig(preset="labels-only"),
@@ -186,10 +188,3 @@ def test_a_split_without_references_is_refused(configure: Configure, tmp_path: P
     shards = [str(write_dataset(tmp_path / "silent", clips))]
     with pytest.raises(ValueError, match="no clip of split 'test' has a reference"):
         evaluate(configure(shards=shards))
-
-
-def _data():
-    from distill.config import DataConfig, Stage
-
-    stage = Stage(full_windows=1.0)
-    return DataConfig(shards=["-"], batch_seconds=60.0, curriculum=[stage])

@@ -68,10 +68,9 @@ def history(output: Path | str) -> list[dict[str, float]]:
 
 
 def test_init_writes_a_student_that_loads(student_folder: Path, teacher_folder: Path):
-    student, teacher = load_model(str(student_folder)), load_model(str(teacher_folder))
-    assert student.config.decoder_layers == 2
-    last = teacher.model.decoder.layers[3].fc1.weight
-    assert torch.equal(student.model.decoder.layers[1].fc1.weight, last)
+    assert load_model(str(student_folder)).config.decoder_layers == 2
+    last = weights(teacher_folder)["model.decoder.layers.3.fc1.weight"]
+    assert torch.equal(weights(student_folder)["model.decoder.layers.1.fc1.weight"], last)
     assert load_processor(str(student_folder)).tokenizer.get_vocab()["<|startoftranscript|>"]
 
 
@@ -88,9 +87,9 @@ def test_training_changes_the_decoder_and_nothing_that_is_frozen(
 
 def test_a_trained_student_keeps_its_generation_settings(configure: Configure):
     folder = train(configure(max_steps=1))
-    settings = load_model(str(folder)).generation_config
-    assert settings.is_multilingual
-    assert settings.lang_to_id
+    settings = load_model(str(folder)).generation_config.to_dict()
+    assert settings["is_multilingual"]
+    assert settings["lang_to_id"]
     features = torch.randn(1, 80, 3000)
     load_model(str(folder)).generate(features, language="en", task="transcribe")
 

@@ -313,7 +313,7 @@ def test_the_trainer_draws_the_stream_once_from_its_beginning(
     trainer, recorder = trainer_of(distillation(student, teacher), config, processor)
     trainer.train()
     stream = BatchStream(config.data, processor, config.seed)
-    expected = [batch["decoder_input_ids"] for batch in itertools.islice(stream, 10)]
+    expected = [torch.as_tensor(b["decoder_input_ids"]) for b in itertools.islice(stream, 10)]
     assert len(recorder.inputs) == 10
     assert all(torch.equal(a, b) for a, b in zip(recorder.inputs, expected, strict=True))
 
@@ -333,7 +333,8 @@ def test_a_checkpoint_holds_the_student_alone(student, teacher, train_config, pr
 
 def test_weight_decay_spares_biases_and_layer_norms(student, teacher, train_config, processor):
     config = train_config(weight_decay=0.1)
-    trainer, _ = trainer_of(distillation(student, teacher), config, processor)
-    decayed = trainer.get_decay_parameter_names(trainer.model)
+    step = distillation(student, teacher)
+    trainer, _ = trainer_of(step, config, processor)
+    decayed = trainer.get_decay_parameter_names(step)
     assert "student.model.decoder.layers.0.fc1.weight" in decayed
     assert not [name for name in decayed if "layer_norm" in name or name.endswith("bias")]
