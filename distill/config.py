@@ -73,6 +73,9 @@ class LossConfig:
     """Weight of the cross-entropy with the labels."""
     kl_weight: float | None = None
     """Weight of the divergence from the teacher's distribution; 0 needs no teacher."""
+    ctc_weight: float = 0.0
+    """Weight of spelling the text from the encoder (CTC). For training a model from nothing; Latin
+    letters only."""
     temperature: float = 2.0
     """Softmax temperature on both sides of the KL term (appendix B.1)."""
     times_temperature_squared: bool | None = None

@@ -21,7 +21,7 @@ from webdataset.tariterators import group_by_keys, tar_file_expander
 
 from distill.config import DataConfig, Stage
 from distill.losses import IGNORED
-from distill.targets import Target, make_target
+from distill.targets import Target, label_text, make_target, spell
 from pipeline.audio import decode_flac
 from pipeline.schema import MAX_CLIP_SECONDS, SAMPLE_RATE, Sample, from_json, read_index
 
@@ -102,7 +102,8 @@ class BatchStream(IterableDataset[Batch]):
 
     A batch holds features (batch, mels, frames), decoder inputs and labels (batch, tokens), and
     `first_position`, the encoder position at which its window stands. Of `num_ranks` training
-    processes, each with its own stream, every one reads its part of an epoch.
+    processes, each with its own stream, every one reads its part of an epoch. The first
+    `num_skipped` batches, which an interrupted training has had, are passed over undecoded.
     """
 
     def __init__(
@@ -112,9 +113,11 @@ class BatchStream(IterableDataset[Batch]):
         seed: int,
         rank: int = 0,
         num_ranks: int = 1,
+        num_skipped: int = 0,
     ) -> None:
         self.config, self.processor, self.seed = config, processor, seed
         self.rank, self.num_ranks = rank, num_ranks
+        self.num_skipped = num_skipped
         self.shards = shard_paths(config.shards, config.split)
 
     def __iter__(self) -> Iterator[Batch]:
@@ -123,6 +126,7 @@ class BatchStream(IterableDataset[Batch]):
         worker_id, num_workers = (worker.id, worker.num_workers) if worker else (0, 1)
         part, parts = self.rank * num_workers + worker_id, self.num_ranks * num_workers
         batches = 0
+        skipped = -(-(self.num_skipped - worker_id) // num_workers)  # the loader takes turns
         for epoch in itertools.count():
             before = batches
             rng = random.Random(f"{self.seed}-{epoch}-{part}")
@@ -137,13 +141,15 @@ class BatchStream(IterableDataset[Batch]):
                 pool.append(Clip(sample=sample, flac=flac, full_window=full))
                 pooled_seconds += pool[-1].window_seconds
                 if pooled_seconds >= POOL_BATCHES * self.config.batch_seconds:
-                    for batch in self._batches(pool, epoch, rng):
+                    for clips in self._groups(pool, epoch, rng):
                         batches += 1
-                        yield batch
+                        if batches > skipped:
+                            yield self.collate(clips, epoch)
                     pool, pooled_seconds = [], 0.0
-            for batch in self._batches(pool, epoch, rng):
+            for clips in self._groups(pool, epoch, rng):
                 batches += 1
-                yield batch
+                if batches > skipped:
+                    yield self.collate(clips, epoch)
             if batches == before:
                 raise ValueError(
                     f"an epoch over {', '.join(self.config.shards)} gave no clip to train on: "
@@ -160,40 +166,40 @@ class BatchStream(IterableDataset[Batch]):
         every = itertools.chain.from_iterable(map(read_shard, shards))
         return itertools.islice(every, part, None, parts)
 
-    def _batches(self, pool: list[Clip], epoch: int, rng: random.Random) -> Iterator[Batch]:
-        groups = length_batches(pool, self.config.batch_seconds)
+    def _groups(self, pool: list[Clip], epoch: int, rng: random.Random) -> list[list[Clip]]:
+        """Group a pool into batches, and leave out clips whose text is too long to be learned."""
+        fitting = [clip for clip in pool if self._target(clip.sample, epoch, 0.0) is not None]
+        if epoch == 0 and len(fitting) < len(pool):
+            left_out = {c.sample.id for c in pool} - {c.sample.id for c in fitting}
+            logger.warning(
+                "left out, text too long for the decoder: %s", ", ".join(sorted(left_out))
+            )
+        groups = length_batches(fitting, self.config.batch_seconds)
         rng.shuffle(groups)
-        for clips in groups:
-            batch = self.collate(clips, epoch)
-            if batch is not None:
-                yield batch
+        return groups
 
-    def collate(self, clips: list[Clip], epoch: int) -> Batch | None:
-        """Turn clips into tensors; a clip whose text is too long is left out, None if all are."""
+    def collate(self, clips: list[Clip], epoch: int) -> Batch:
+        """Turn clips whose text fits the decoder into tensors."""
         window = max(clip.window_seconds for clip in clips)
         rng = random.Random(f"{self.seed}-{epoch}-{clips[0].sample.id}-position")
         first = rng.randint(0, round((MAX_CLIP_SECONDS - window) / POSITION_SECONDS))
-        targets = [self._target(c.sample, epoch, first * POSITION_SECONDS) for c in clips]
-        kept = [(c, t) for c, t in zip(clips, targets, strict=True) if t is not None]
-        if epoch == 0 and len(kept) < len(clips):
-            left_out = [c.sample.id for c, t in zip(clips, targets, strict=True) if t is None]
-            logger.warning("left out, text too long for the decoder: %s", ", ".join(left_out))
-        if not kept:
-            return None
+        targets = [self._target(clip.sample, epoch, first * POSITION_SECONDS) for clip in clips]
         features = self.processor.feature_extractor(
-            [decode_flac(c.flac) for c, _ in kept],
+            [decode_flac(clip.flac) for clip in clips],
             sampling_rate=SAMPLE_RATE,
             padding="max_length",
             max_length=round(window * SAMPLE_RATE),
             return_tensors="pt",
         ).input_features
         padding = self.processor.tokenizer.convert_tokens_to_ids("<|endoftext|>")
-        inputs, labels = pad_targets([t for _, t in kept], padding)
+        inputs, labels = pad_targets([t for t in targets if t is not None], padding)
+        use_reference = self.config.target == "reference"
         return {
             "input_features": features,
             "decoder_input_ids": inputs,
             "labels": labels,
             "first_position": first,
+            "spelling": pad_spellings([label_text(c.sample, use_reference) for c in clips]),
         }
 
     def _target(self, sample: Sample, epoch: int, shift_seconds: float) -> Target | None:
@@ -223,6 +229,15 @@ def length_batches(clips: list[Clip], batch_seconds: float) -> list[list[Clip]]:
             batches.append([])
         batches[-1].append(clip)
     return batches
+
+
+def pad_spellings(texts: list[str]) -> Tensor:
+    """Stack the spellings of texts, shape (batch, letters); 0 behind the end."""
+    spellings = [spell(text) for text in texts]
+    padded = torch.zeros(len(texts), max(1, *map(len, spellings)), dtype=torch.long)
+    for row, spelling in enumerate(spellings):
+        padded[row, : len(spelling)] = torch.tensor(spelling, dtype=torch.long)
+    return padded
 
 
 def pad_targets(targets: list[Target], padding: int) -> tuple[Tensor, Tensor]:

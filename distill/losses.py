@@ -37,6 +37,26 @@ def kl_divergence(
     return divergence * temperature**2 if times_temperature_squared else divergence
 
 
+def spelling_loss(sound_BTD: Tensor, letters_LD: Tensor, spelling_BS: Tensor) -> Tensor:
+    """Sum the CTC loss of spelling the text from the encoder's output.
+
+    Attention alone is slow to find the words in the sound; together with connectionist temporal
+    classification it finds them soon (Watanabe et al., 2017). Frames are scored with the decoder's
+    own embeddings of the letters, so the model gets no new weight.
+
+    Args:
+        sound_BTD: encoder output, (batch, positions, width).
+        letters_LD: embeddings of the blank and of each letter.
+        spelling_BS: rows of `letters_LD`, 0 behind a spelling's end, (batch, letters).
+    """
+    scores_TBL = functional.log_softmax((sound_BTD @ letters_LD.T).float(), dim=-1).transpose(0, 1)
+    positions = torch.full((len(sound_BTD),), sound_BTD.shape[1])
+    lengths = torch.count_nonzero(spelling_BS, dim=1)
+    return functional.ctc_loss(
+        scores_TBL, spelling_BS, positions, lengths, blank=0, reduction="sum", zero_infinity=True
+    )
+
+
 def label_positions(labels_BT: Tensor) -> Tensor:
     """Return the boolean mask (batch, tokens) of the positions that have a label."""
     return labels_BT != IGNORED

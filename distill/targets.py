@@ -29,6 +29,11 @@ class Target:
     labels: tuple[int, ...]
 
 
+def label_text(sample: Sample, use_reference: bool) -> str:
+    """Return the text to learn: the teacher's, or the corpus'."""
+    return sample.reference if use_reference else sample.pseudo_label
+
+
 def label_segments(sample: Sample, use_reference: bool) -> list[Segment]:
     """Return the timestamped text to learn: the teacher's segments, or the corpus' utterances."""
     if not use_reference:
@@ -60,7 +65,7 @@ def make_target(
     """
     named = functools.partial(token_id, tokenizer)
     segments = label_segments(sample, use_reference)
-    text = sample.reference if use_reference else sample.pseudo_label
+    text = label_text(sample, use_reference)
     if timestamps and not segments:
         timestamps = False
     if timestamps:
@@ -111,6 +116,21 @@ def token_id(tokenizer: WhisperTokenizer, name: str) -> int:
         f"the student's tokenizer has no token {name}; the clips may be of a language that this "
         "Whisper does not know"
     )
+
+
+LETTERS = " 'abcdefghijklmnopqrstuvwxyz"
+"""What the spelling loss can spell; everything else in a text is skipped."""
+
+
+def letter_tokens(tokenizer: WhisperTokenizer) -> list[int]:
+    """Return the tokens that stand for the blank and for each letter in the spelling loss."""
+    letters = [tokenizer(letter, add_special_tokens=False).input_ids[0] for letter in LETTERS]
+    return [tokenizer.convert_tokens_to_ids("<|endoftext|>"), *letters]
+
+
+def spell(text: str) -> list[int]:
+    """Write a text as positions in `letter_tokens`; the first letter has position 1."""
+    return [1 + LETTERS.index(letter) for letter in text.lower() if letter in LETTERS]
 
 
 def timestamp(seconds: float) -> str:

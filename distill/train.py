@@ -18,6 +18,7 @@ from distill.student import (
     make_student,
     num_parameters,
 )
+from distill.targets import letter_tokens
 from distill.trainer import Distillation, DistillationTrainer, training_arguments
 
 logger = logging.getLogger(__name__)
@@ -58,11 +59,17 @@ def train(config: TrainConfig) -> Path:
     transformers.set_seed(config.seed)
     arguments = training_arguments(config)
     rank, num_ranks = arguments.process_index, arguments.world_size
-    stream = BatchStream(config.data, processor, config.seed, rank, num_ranks)
+    batches_done = steps_done * config.gradient_accumulation_steps
+    stream = BatchStream(config.data, processor, config.seed, rank, num_ranks, batches_done)
     student = load_model(config.student)
     teacher = load_model(config.teacher) if config.teacher and needs_teacher(config) else None
     step = Distillation(
-        student, teacher, config.loss, config.freeze_encoder, config.freeze_positions
+        student,
+        teacher,
+        config.loss,
+        config.freeze_encoder,
+        config.freeze_positions,
+        letter_tokens(processor.tokenizer),
     )
     trainer = DistillationTrainer(step, arguments, stream, processor)
     if rank == 0:

@@ -6,7 +6,7 @@ the whole optimiser step. Everything around it (optimiser, schedule, checkpoints
 is transformers' Trainer.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Self
 
@@ -23,7 +23,13 @@ from transformers import (
 
 from distill.config import LossConfig, TrainConfig
 from distill.data import BatchStream
-from distill.losses import count_labels, cross_entropy, kl_divergence, label_positions
+from distill.losses import (
+    count_labels,
+    cross_entropy,
+    kl_divergence,
+    label_positions,
+    spelling_loss,
+)
 from distill.student import encode
 
 EAGER_FRAMES = 1000
@@ -40,11 +46,13 @@ class Distillation(nn.Module):
         loss: LossConfig,
         freeze_encoder: bool,
         freeze_positions: bool,
+        letters: Sequence[int] = (),
     ) -> None:
         super().__init__()
         self.student = student
         self._teacher = (teacher,)  # in a tuple, so that torch does not register it
         self.loss = loss
+        self.letters = torch.tensor(letters)
         self.freeze_encoder = freeze_encoder
         if freeze_encoder:
             student.model.encoder.requires_grad_(False)
@@ -81,11 +89,13 @@ class Distillation(nn.Module):
         decoder_input_ids: Tensor,
         labels: Tensor,
         first_position: int = 0,
+        spelling: Tensor | None = None,
         num_items_in_batch: Tensor | int | None = None,
     ) -> dict[str, Tensor]:
         """Return the loss of a micro-batch.
 
-        Features are (batch, mels, frames), decoder inputs and labels (batch, tokens).
+        Features are (batch, mels, frames), decoder inputs and labels (batch, tokens), `spelling`
+        (batch, letters) is needed by the CTC term only.
         `num_items_in_batch` counts the labels of the whole optimiser step (default: of this batch).
         """
         for model in filter(None, (self.student, self.teacher)):
@@ -96,15 +106,22 @@ class Distillation(nn.Module):
             sound = encode(self.student.model.encoder, input_features, first_position)
         student_NV = _logits(self.student, sound, decoder_input_ids, kept)
         ce_weight, kl_weight, squared = self.loss.weights
-        ce = cross_entropy(student_NV, labels[kept]) / tokens
-        if self.teacher is None or kl_weight == 0:
-            return {"loss": ce_weight * ce, "ce": ce.detach()}
-        with torch.no_grad():
-            if not self.share_encoder:
-                sound = encode(self.teacher.model.encoder, input_features, first_position)
-            teacher_NV = _logits(self.teacher, sound, decoder_input_ids, kept)
-        kl = kl_divergence(student_NV, teacher_NV, self.loss.temperature, squared) / tokens
-        return {"loss": ce_weight * ce + kl_weight * kl, "ce": ce.detach(), "kl": kl.detach()}
+        parts = {"ce": cross_entropy(student_NV, labels[kept]) / tokens}
+        loss = ce_weight * parts["ce"]
+        if self.loss.ctc_weight:
+            assert spelling is not None, "the CTC term needs the batch's spelling"
+            letters_LD = self.student.model.decoder.embed_tokens(self.letters.to(sound.device))
+            parts["ctc"] = spelling_loss(sound, letters_LD, spelling) / tokens
+            loss = loss + self.loss.ctc_weight * parts["ctc"]
+        if self.teacher is not None and kl_weight:
+            with torch.no_grad():
+                if not self.share_encoder:
+                    sound = encode(self.teacher.model.encoder, input_features, first_position)
+                teacher_NV = _logits(self.teacher, sound, decoder_input_ids, kept)
+            divergence = kl_divergence(student_NV, teacher_NV, self.loss.temperature, squared)
+            parts["kl"] = divergence / tokens
+            loss = loss + kl_weight * parts["kl"]
+        return {"loss": loss, **{name: part.detach() for name, part in parts.items()}}
 
 
 def _logits(
@@ -196,6 +213,7 @@ def training_arguments(config: TrainConfig) -> Seq2SeqTrainingArguments:
         save_total_limit=2,
         logging_steps=config.logging_steps,
         report_to=["tensorboard"],
+        ignore_data_skip=True,  # the stream skips by itself, without decoding
         disable_tqdm=True,
         remove_unused_columns=False,
         label_names=["labels"],

@@ -32,12 +32,9 @@ Configure = Callable[..., DataConfig]
 class Identified(BatchStream):
     """A stream whose batches also say what they are made of, one row for each clip."""
 
-    def collate(self, clips: list[Clip], epoch: int) -> Batch | None:
-        batch = super().collate(clips, epoch)
-        if batch is not None:
-            numbers = [[epoch, int(c.sample.id.split("-")[-1]), c.full_window] for c in clips]
-            batch["rows"] = torch.tensor(numbers)
-        return batch
+    def collate(self, clips: list[Clip], epoch: int) -> Batch:
+        numbers = [[epoch, int(c.sample.id.split("-")[-1]), c.full_window] for c in clips]
+        return {**super().collate(clips, epoch), "rows": torch.tensor(numbers)}
 
 
 @pytest.fixture
@@ -292,3 +289,15 @@ def test_configs_are_replaced_not_changed(data_config):
     config = data_config()
     with pytest.raises(dataclasses.FrozenInstanceError):
         config.split = "test"
+
+
+@pytest.mark.filterwarnings("ignore:This DataLoader will create")
+@pytest.mark.parametrize(("num_workers", "num_skipped"), [(0, 3), (1, 5), (2, 4)])
+def test_a_stream_goes_on_behind_the_batches_it_skips(stream, num_workers: int, num_skipped: int):
+    def drawn(skipped: int, wanted: int) -> list[list[int]]:
+        made = stream()
+        made.num_skipped = skipped
+        found = itertools.islice(batches(made, num_workers), wanted)
+        return [batch["rows"].tolist() for batch in found]
+
+    assert drawn(num_skipped, 4) == drawn(0, num_skipped + 4)[num_skipped:]

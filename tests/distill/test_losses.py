@@ -6,7 +6,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from distill.config import LossConfig
-from distill.losses import IGNORED, count_labels, cross_entropy, kl_divergence, label_positions
+from distill.losses import (
+    IGNORED,
+    count_labels,
+    cross_entropy,
+    kl_divergence,
+    label_positions,
+    spelling_loss,
+)
 
 # three tokens over a vocabulary of two: probabilities of 1/2, 3/4 and 1/4 for token 0
 STUDENT = torch.log(torch.tensor([[0.5, 0.5], [0.75, 0.25], [0.25, 0.75]]))
@@ -79,3 +86,19 @@ def test_only_labelled_positions_are_counted():
 def test_presets_fill_what_is_not_given(config: LossConfig, weights: tuple[float, float, bool]):
     assert config.weights == weights
     assert config.temperature == 2.0
+
+
+def test_a_spelling_the_sound_says_costs_nothing_and_another_one_costs_much():
+    letters = torch.eye(4) * 100.0
+    said = torch.tensor([[1, 0, 2, 2, 0, 3]])
+    sound = torch.nn.functional.one_hot(said, 4).float()
+    right = spelling_loss(sound, letters, torch.tensor([[1, 2, 3, 0]]))
+    wrong = spelling_loss(sound, letters, torch.tensor([[3, 2, 1, 0]]))
+    assert right.item() == pytest.approx(0.0, abs=1e-4)
+    assert wrong.item() > 100
+
+
+def test_a_clip_without_text_is_spelled_with_blanks_only():
+    silence = torch.nn.functional.one_hot(torch.zeros(1, 5, dtype=torch.long), 3).float()
+    loss = spelling_loss(silence, torch.eye(3) * 100.0, torch.zeros(1, 1, dtype=torch.long))
+    assert loss.item() == pytest.approx(0.0, abs=1e-4)

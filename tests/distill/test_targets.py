@@ -6,7 +6,15 @@ from hypothesis import strategies as st
 from transformers import WhisperTokenizer
 
 from distill.losses import IGNORED
-from distill.targets import MAX_PROMPT_TOKENS, MAX_TARGET_TOKENS, Target, make_target, timestamp
+from distill.targets import (
+    MAX_PROMPT_TOKENS,
+    MAX_TARGET_TOKENS,
+    Target,
+    letter_tokens,
+    make_target,
+    spell,
+    timestamp,
+)
 from pipeline.schema import ClipUtterance, Sample, Segment
 from tests.distill.material import make_sample
 
@@ -201,3 +209,8 @@ def test_nospeech_stands_after_the_start_token_also_with_a_prompt(tokenizer: Whi
     inputs, labels = names(tokenizer, found.decoder_input_ids), names(tokenizer, found.labels)
     start = inputs.index("<|startoftranscript|>")
     assert labels[: start + 1] == ["-"] * start + ["<|nospeech|>"]
+
+
+def test_a_text_is_spelled_in_small_letters_without_punctuation(tokenizer: WhisperTokenizer):
+    letters = tokenizer.decode([letter_tokens(tokenizer)[i] for i in spell("It's Tea, ö?")])
+    assert letters == "it's tea "
