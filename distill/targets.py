@@ -125,7 +125,7 @@ LETTERS = " 'abcdefghijklmnopqrstuvwxyz"
 def letter_tokens(tokenizer: WhisperTokenizer) -> list[int]:
     """Return the tokens that stand for the blank and for each letter in the spelling loss."""
     letters = [tokenizer(letter, add_special_tokens=False).input_ids[0] for letter in LETTERS]
-    return [tokenizer.convert_tokens_to_ids("<|endoftext|>"), *letters]
+    return [token_id(tokenizer, "<|endoftext|>"), *letters]
 
 
 def spell(text: str) -> list[int]:

@@ -69,7 +69,7 @@ def train(config: TrainConfig) -> Path:
         config.loss,
         config.freeze_encoder,
         config.freeze_positions,
-        letter_tokens(processor.tokenizer),
+        letter_tokens(processor.tokenizer) if config.loss.ctc_weight else [],
     )
     trainer = DistillationTrainer(step, arguments, stream, processor)
     if rank == 0:

@@ -105,7 +105,9 @@ def test_noise_is_added_at_the_stated_ratio() -> None:
 
 def test_the_telephone_keeps_its_band_only() -> None:
     speech = noise("white", SAMPLE_RATE * 4, np.random.default_rng(0))
-    spectrum = np.abs(np.fft.rfft(degrade(speech, Condition(telephone=True), np.random.default_rng(1))))
+    spectrum = np.abs(
+        np.fft.rfft(degrade(speech, Condition(telephone=True), np.random.default_rng(1)))
+    )
     hertz = np.fft.rfftfreq(speech.size, 1 / SAMPLE_RATE)
     inside = spectrum[(hertz > 400) & (hertz < 3000)].mean()
     assert spectrum[hertz < 250].mean() < 0.01 * inside

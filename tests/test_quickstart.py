@@ -41,8 +41,8 @@ def output(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         f"""
 output: {output}
 corpora:
-  - {{name: small, kind: manifest, path: {corpus}/train.jsonl, language: en, licence: cc0-1.0, split: train}}
-  - {{name: small, kind: manifest, path: {corpus}/test.jsonl, language: en, licence: cc0-1.0, split: test}}
+  - {{name: small, kind: manifest, path: {corpus}/train.jsonl, licence: cc0-1.0, split: train}}
+  - {{name: small, kind: manifest, path: {corpus}/test.jsonl, licence: cc0-1.0, split: test}}
 teacher: {{model: embedded}}
 blocks: {{minutes: 2}}
 max_failed_fraction: 0.05
@@ -73,7 +73,14 @@ def command(package: str, *arguments: object) -> str:
 
 
 def test_the_chain_leaves_what_the_readme_says(output: Path) -> None:
-    for name in ("index.json", "report.json", "report.html", "config.yaml", "plan.json", "results.json"):
+    for name in (
+        "index.json",
+        "report.json",
+        "report.html",
+        "config.yaml",
+        "plan.json",
+        "results.json",
+    ):
         assert (output / name).is_file(), name
     assert (output / "student" / "model.safetensors").is_file()
 
@@ -81,7 +88,9 @@ def test_the_chain_leaves_what_the_readme_says(output: Path) -> None:
 def test_every_utterance_is_accounted_for_and_wrong_references_are_rejected(output: Path) -> None:
     totals = read_index(output).totals
     assert totals.planned == 2 * NUM_UTTERANCES + 5
-    assert totals.planned == totals.kept + sum(totals.rejected.values()) + sum(totals.failed.values())
+    assert totals.planned == totals.kept + sum(totals.rejected.values()) + sum(
+        totals.failed.values()
+    )
     assert totals.rejected["wer"] >= 4
     assert totals.failed == {"read": 1}
     assert totals.kept >= 0.85 * 2 * NUM_UTTERANCES

@@ -4,15 +4,16 @@
     python -m pipeline.embedded.architecture half TRAINED FOLDER   the trained one, in float16
 
 The tokenizer is Whisper's (byte-level BPE, its special tokens for all languages and its 1,501
-timestamps, found by name) with merges learned from the embedded grammar; only the merge table is small.
-Four encoder and four decoder layers of width 192 hold five million weights, under 12 MB in float16.
+timestamps, found by name) with merges learned from the embedded grammar; only the merge table is
+small. Four encoder and four decoder layers of width 192 hold five million weights, under 12 MB in
+float16.
 """
 
 import json
 import sys
 
 import torch
-from tokenizers import AddedToken, ByteLevelBPETokenizer
+from tokenizers import ByteLevelBPETokenizer
 from transformers import (
     GenerationConfig,
     WhisperConfig,
@@ -22,6 +23,7 @@ from transformers import (
     WhisperTokenizer,
 )
 from transformers.models.whisper.tokenization_whisper import LANGUAGES
+from transformers.tokenization_utils_base import AddedToken
 
 from pipeline.embedded.text import sentences
 
@@ -36,7 +38,10 @@ def make_tokenizer(seed: int = 0) -> WhisperTokenizer:
     """Learn the merges from the grammar and add Whisper's tokens in Whisper's order."""
     learner = ByteLevelBPETokenizer()
     learner.train_from_iterator(
-        sentences(20_000, seed, 3, 28), vocab_size=NUM_TEXT_TOKENS, min_frequency=2, show_progress=False
+        sentences(20_000, seed, 3, 28),
+        vocab_size=NUM_TEXT_TOKENS,
+        min_frequency=2,
+        show_progress=False,
     )
     state = json.loads(learner.to_str())["model"]
     special = ["<|endoftext|>", "<|startoftranscript|>"]

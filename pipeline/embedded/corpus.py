@@ -1,11 +1,11 @@
-"""Make the embedded corpus again from nothing; needs espeak-ng, takes about a minute.
+"""Make the embedded corpus again from nothing; needs espeak-ng, takes about four minutes.
 
     python -m pipeline.embedded.corpus [FOLDER]
 
-Twenty-four synthetic speakers read sentences of the embedded grammar into recordings of about a minute,
-some through a telephone, some in noise at a stated SNR. Speakers and sentences of the validation and
-test parts occur nowhere else. Into the train part defects are planted, and listed in `planted.jsonl`:
-what a filter should catch is known exactly.
+Twenty-four synthetic speakers read sentences of the embedded grammar into recordings of about a
+minute, some through a telephone, some in noise at a stated SNR. Speakers and sentences of the
+validation and test parts occur nowhere else. Into the train part defects are planted, and listed in
+`planted.jsonl`: what a filter should catch is known exactly.
 """
 
 import io
@@ -220,14 +220,21 @@ def corrupt_recording(
 
 
 def write_opus(path: Path, samples: np.ndarray) -> None:
+    """Write a recording as Ogg Opus."""
     buffer = io.BytesIO()
     soundfile.write(
-        buffer, samples, SAMPLE_RATE, format="OGG", subtype="OPUS", compression_level=OPUS_COMPRESSION
+        buffer,
+        samples,
+        SAMPLE_RATE,
+        format="OGG",
+        subtype="OPUS",
+        compression_level=OPUS_COMPRESSION,
     )
     path.write_bytes(buffer.getvalue())
 
 
 def write_lines(path: Path, lines: list[dict]) -> None:
+    """Write a JSONL file."""
     text = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
     path.write_text(text, encoding="utf-8")
 

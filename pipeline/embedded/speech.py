@@ -22,12 +22,13 @@ ACCENTS = (
     "en-us-nyc",
 )  # fmt: skip
 VARIANTS = (
-    "m1", "m2", "m3", "m4", "m5", "m6", "m7", "m8", "f1", "f2", "f3", "f4", "f5", "Alex", "Alicia",
-    "Andrea", "Andy", "Annie", "Denis", "Diogo", "Gene", "Jacky", "Lee", "Marco", "Mario", "Michael",
-    "Mike", "adam", "anika", "antonio", "aunty", "belinda", "benjamin", "boris", "caleb", "david",
-    "ed", "edward", "gustave", "iven", "john", "kaukovalta", "klatt", "klatt2", "linda", "marcelo",
-    "max", "michel", "miguel", "norbert", "pablo", "paul", "pedro", "quincy", "rob", "robert",
-    "sandro", "shelby", "steph", "travis", "victor", "zac", "grandma", "grandpa",
+    "m1", "m2", "m3", "m4", "m5", "m6", "m7", "m8", "f1", "f2", "f3", "f4", "f5", "Alex",
+    "Alicia", "Andrea", "Andy", "Annie", "Denis", "Diogo", "Gene", "Jacky", "Lee", "Marco",
+    "Mario", "Michael", "Mike", "adam", "anika", "antonio", "aunty", "belinda", "benjamin",
+    "boris", "caleb", "david", "ed", "edward", "gustave", "iven", "john", "kaukovalta", "klatt",
+    "klatt2", "linda", "marcelo", "max", "michel", "miguel", "norbert", "pablo", "paul",
+    "pedro", "quincy", "rob", "robert", "sandro", "shelby", "steph", "travis", "victor", "zac",
+    "grandma", "grandpa",
 )  # fmt: skip
 
 NoiseKind = Literal["white", "pink", "hum"]
@@ -44,6 +45,7 @@ class Voice:
 
     @property
     def name(self) -> str:
+        """Accent and timbre, as the manifests name the speaker."""
         return f"{self.accent}-{self.variant}"
 
 
@@ -71,7 +73,7 @@ def random_voice(rng: random.Random, variants: tuple[str, ...]) -> Voice:
 
 
 def speak(text: str, voice: Voice) -> np.ndarray:
-    """Return the text spoken by the voice, shape (samples,), 16 kHz, silence trimmed at both ends."""
+    """Return the text as the voice speaks it, shape (samples,), 16 kHz, without silence around."""
     program = shutil.which("espeak-ng")
     if program is None:
         raise FileNotFoundError("espeak-ng is not installed; on Debian: apt-get install espeak-ng")
@@ -93,6 +95,7 @@ def scale(samples: np.ndarray, level_db: float) -> np.ndarray:
 
 
 def silence(seconds: float) -> np.ndarray:
+    """Return zeros, shape (samples,)."""
     return np.zeros(round(seconds * SAMPLE_RATE), dtype=np.float32)
 
 
@@ -113,7 +116,7 @@ def noise(kind: NoiseKind, num_samples: int, rng: np.random.Generator) -> np.nda
 
 
 def degrade(samples: np.ndarray, condition: Condition, rng: np.random.Generator) -> np.ndarray:
-    """Apply a condition: telephone (8 kHz, 300 Hz high pass) first, then noise at the stated SNR."""
+    """Apply a condition: the telephone's band (300 to 3400 Hz) first, then noise at the SNR."""
     if condition.telephone:
         narrow = soxr.resample(soxr.resample(samples, SAMPLE_RATE, 6800), 6800, SAMPLE_RATE)
         spectrum = np.fft.rfft(narrow, samples.size)

@@ -2,9 +2,10 @@
 
     python -m pipeline.embedded.teacher_data FOLDER --hours 20
 
-Writes a finished dataset (shards and index) without any teacher: the sentences are known. Half of the
-audio is single utterances, half is several of them on one 30 s clip, because the pipeline packs, and one
-clip in forty is only noise. Voices and sentences of the embedded validation and test parts are left out.
+Writes a finished dataset (shards and index) without any teacher: the sentences are known. Half of
+the audio is single utterances, half is several of them on one 30 s clip, because packed clips are
+what a pipeline for long training makes, and one clip in forty is only noise. Voices and sentences
+of the embedded validation and test parts are left out.
 """
 
 import argparse
@@ -20,7 +21,7 @@ import numpy as np
 
 from pipeline import __version__
 from pipeline.embedded import text
-from pipeline.embedded.corpus import HELD_OUT_VARIANTS
+from pipeline.embedded.corpus import HELD_OUT_VARIANTS, VOICES
 from pipeline.embedded.speech import (
     VARIANTS,
     Condition,
@@ -50,10 +51,9 @@ SNR_DB = (5.0, 10.0, 15.0, 20.0, 25.0)
 
 def known_sentences() -> set[str]:
     """Return the sentences of the embedded corpus, which the teacher must not be trained on."""
-    lines = itertools.chain.from_iterable(
-        path.read_text(encoding="utf-8").splitlines() for path in EMBEDDED_FOLDER.glob("*.jsonl")
-    )
-    return {s for line in lines for s in re.split(r"(?<=[.?]) ", json.loads(line).get("text", ""))}
+    parts = [EMBEDDED_FOLDER / f"{part}.jsonl" for part in VOICES]
+    lines = itertools.chain.from_iterable(path.open(encoding="utf-8") for path in parts)
+    return {s for line in lines for s in re.split(r"(?<=[.?]) ", json.loads(line)["text"])}
 
 
 def clips(seed: int, hours: float) -> Iterator[tuple[Sample, np.ndarray]]:
@@ -69,7 +69,9 @@ def clips(seed: int, hours: float) -> Iterator[tuple[Sample, np.ndarray]]:
         limit = rng.uniform(8.0, 29.5) if rng.random() < 0.14 else 0.0
         if rng.random() < 0.025:
             utterances, audio = [], silence(rng.uniform(2.0, 28.0))
-            condition = Condition(noise=rng.choice(("white", "pink", "hum")), snr_db=rng.uniform(5, 40))
+            condition = Condition(
+                noise=rng.choice(("white", "pink", "hum")), snr_db=rng.uniform(5, 40)
+            )
         else:
             utterances, audio = speak_until(limit, rng, variants, held_out)
         audio = np.clip(degrade(audio, condition, noise_rng) * rng.uniform(0.3, 1.2), -1, 1)
@@ -95,7 +97,10 @@ def speak_until(
         duration = spoken.size / SAMPLE_RATE
         utterances.append(
             ClipUtterance(
-                id=str(len(utterances)), start=round(start, 4), duration=round(duration, 4), reference=sentence
+                id=str(len(utterances)),
+                start=round(start, 4),
+                duration=round(duration, 4),
+                reference=sentence,
             )
         )
         parts += [spoken, silence(rng.uniform(0.05, 1.0))]
@@ -108,17 +113,39 @@ def sample(clip_id: str, utterances: list[ClipUtterance], audio: np.ndarray) -> 
     """Describe a clip whose labels are its references."""
     reference = " ".join(u.reference for u in utterances)
     return Sample(
-        id=clip_id, corpus="synthetic", split="train", language="en", language_probability=1.0,
-        speaker="", licence="cc0-1.0", recording=clip_id, start_seconds=0.0,
-        duration_seconds=audio.size / SAMPLE_RATE, utterances=tuple(utterances), reference=reference,
-        pseudo_label=reference, tokens=(),
+        id=clip_id,
+        corpus="synthetic",
+        split="train",
+        language="en",
+        language_probability=1.0,
+        speaker="",
+        licence="cc0-1.0",
+        recording=clip_id,
+        start_seconds=0.0,
+        duration_seconds=audio.size / SAMPLE_RATE,
+        utterances=tuple(utterances),
+        reference=reference,
+        pseudo_label=reference,
+        tokens=(),
         segments=tuple(
-            Segment(start=u.start, end=round(u.start + u.duration, 4), text=u.reference) for u in utterances
+            Segment(start=u.start, end=round(u.start + u.duration, 4), text=u.reference)
+            for u in utterances
         ),
-        previous_pseudo_label="", wer=0.0, cer=0.0, metric="wer", substitutions=0, deletions=0,
-        insertions=0, avg_logprob=0.0, no_speech_prob=0.0, compression_ratio=1.0, temperature=0.0,
-        truncated=False, teacher="reference", teacher_revision="",
-    )  # fmt: skip
+        previous_pseudo_label="",
+        wer=0.0,
+        cer=0.0,
+        metric="wer",
+        substitutions=0,
+        deletions=0,
+        insertions=0,
+        avg_logprob=0.0,
+        no_speech_prob=0.0,
+        compression_ratio=1.0,
+        temperature=0.0,
+        truncated=False,
+        teacher="reference",
+        teacher_revision="",
+    )
 
 
 def make_shard(folder: Path, number: int) -> ShardEntry:
@@ -132,22 +159,36 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--hours", type=float, default=20.0)
-    parser.add_argument("--first", type=int, default=0, help="number of the first shard")
     arguments = parser.parse_args()
-    numbers = range(arguments.first, round(arguments.hours / SHARD_HOURS))
+    numbers = range(round(arguments.hours / SHARD_HOURS))
     (arguments.folder / "shards").mkdir(parents=True, exist_ok=True)
     with ProcessPoolExecutor() as pool:
         shards = tuple(pool.map(make_shard, [arguments.folder] * len(numbers), numbers))
-    planned, hours = sum(s.num_samples for s in shards), sum(s.duration_seconds for s in shards) / 3600
+    planned = sum(s.num_samples for s in shards)
+    hours = sum(s.duration_seconds for s in shards) / 3600
     totals = Totals(
-        planned=planned, kept=planned, rejected={}, failed={}, hours_planned=hours, hours_kept=hours,
-        teacher_seconds=0.0, wall_seconds=0.0, rtfx=0.0,
-    )  # fmt: skip
+        planned=planned,
+        kept=planned,
+        rejected={},
+        failed={},
+        hours_planned=hours,
+        hours_kept=hours,
+        teacher_seconds=0.0,
+        wall_seconds=0.0,
+        rtfx=0.0,
+    )
     index = Index(
-        schema_version=SCHEMA_VERSION, created_with=f"whisper-distillery {__version__}",
-        teacher={"model": "reference"}, decoding={}, clips={}, filter={}, label_key="reference",
-        shard_key="reference", shards=shards, totals=totals,
-    )  # fmt: skip
+        schema_version=SCHEMA_VERSION,
+        created_with=f"whisper-distillery {__version__}",
+        teacher={"model": "reference"},
+        decoding={},
+        clips={},
+        filter={},
+        label_key="reference",
+        shard_key="reference",
+        shards=shards,
+        totals=totals,
+    )
     (arguments.folder / "index.json").write_text(to_json(index), encoding="utf-8")
 
 
