@@ -29,14 +29,12 @@ logger = logging.getLogger(__name__)
 
 POOL_BATCHES = 24
 """Batches' worth of clips that are sorted by length together."""
-POSITION_SECONDS = 0.02
-"""One encoder position: two frames of 0.01 s."""
 WINDOW_STEP_SECONDS = 0.5
 """Short windows are multiples of this, so that few tensor shapes occur."""
 WINDOW_MARGIN_SECONDS = 0.3
 """Silence after the longest clip of a short window."""
 
-Batch = dict[str, Tensor | int]
+Batch = dict[str, Tensor]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,9 +99,9 @@ class BatchStream(IterableDataset[Batch]):
     """Training batches without end.
 
     A batch holds features (batch, mels, frames), decoder inputs and labels (batch, tokens), and
-    `first_position`, the encoder position at which its window stands. Of `num_ranks` training
-    processes, each with its own stream, every one reads its part of an epoch. The first
-    `num_skipped` batches, which an interrupted training has had, are passed over undecoded.
+    spellings (batch, letters). Of `num_ranks` training processes, each with its own stream, every
+    one reads its part of an epoch. The first `num_skipped` batches, which an interrupted training
+    has had, are passed over undecoded.
     """
 
     def __init__(
@@ -168,7 +166,7 @@ class BatchStream(IterableDataset[Batch]):
 
     def _groups(self, pool: list[Clip], epoch: int, rng: random.Random) -> list[list[Clip]]:
         """Group a pool into batches, and leave out clips whose text is too long to be learned."""
-        fitting = [clip for clip in pool if self._target(clip.sample, epoch, 0.0) is not None]
+        fitting = [clip for clip in pool if self._target(clip.sample, epoch) is not None]
         if epoch == 0 and len(fitting) < len(pool):
             left_out = {c.sample.id for c in pool} - {c.sample.id for c in fitting}
             logger.warning(
@@ -181,9 +179,7 @@ class BatchStream(IterableDataset[Batch]):
     def collate(self, clips: list[Clip], epoch: int) -> Batch:
         """Turn clips whose text fits the decoder into tensors."""
         window = max(clip.window_seconds for clip in clips)
-        rng = random.Random(f"{self.seed}-{epoch}-{clips[0].sample.id}-position")
-        first = rng.randint(0, round((MAX_CLIP_SECONDS - window) / POSITION_SECONDS))
-        targets = [self._target(clip.sample, epoch, first * POSITION_SECONDS) for clip in clips]
+        targets = [self._target(clip.sample, epoch) for clip in clips]
         features = self.processor.feature_extractor(
             [decode_flac(clip.flac) for clip in clips],
             sampling_rate=SAMPLE_RATE,
@@ -198,11 +194,10 @@ class BatchStream(IterableDataset[Batch]):
             "input_features": features,
             "decoder_input_ids": inputs,
             "labels": labels,
-            "first_position": first,
             "spelling": pad_spellings([label_text(c.sample, use_reference) for c in clips]),
         }
 
-    def _target(self, sample: Sample, epoch: int, shift_seconds: float) -> Target | None:
+    def _target(self, sample: Sample, epoch: int) -> Target | None:
         rng = random.Random(f"{self.seed}-{epoch}-{sample.id}")
         return make_target(
             sample,
@@ -210,7 +205,6 @@ class BatchStream(IterableDataset[Batch]):
             use_reference=self.config.target == "reference",
             timestamps=rng.random() < self.config.timestamp_probability,
             prompted=rng.random() < self.config.prompt_probability,
-            shift_seconds=shift_seconds,
         )
 
 

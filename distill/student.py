@@ -117,26 +117,24 @@ def keep_generation_settings(model: WhisperForConditionalGeneration) -> None:
     model.generation_config._from_model_config = False
 
 
-def encode(encoder: WhisperEncoder, features: Tensor, first_position: int = 0) -> Tensor:
+def encode(encoder: WhisperEncoder, features: Tensor) -> Tensor:
     """Run the encoder on a window: (batch, mels, frames) → (batch, frames / 2, width).
 
-    Whisper's own forward takes 30 s only. A shorter window may stand anywhere in the 30 s:
-    `first_position` is its first encoder position (0.02 s each). On a full window this is the
-    library's forward pass.
+    Whisper's own forward takes 30 s only; this one also takes the beginning of such a window, which
+    is much faster where clips are short. On a full window it is the library's forward pass.
 
     Raises:
-        ValueError: an odd number of frames, or a window that does not fit into the 30 s.
+        ValueError: an odd number of frames, or more than 30 s.
     """
     positions = features.shape[-1] // 2
-    fits = 0 <= first_position <= encoder.config.max_source_positions - positions
-    if features.shape[-1] % 2 or not fits:
+    if features.shape[-1] % 2 or positions > encoder.config.max_source_positions:
         raise ValueError(
-            f"a window of {features.shape[-1]} frames at position {first_position} does not fit "
-            f"the encoder's {encoder.config.max_source_positions} positions of two frames each"
+            f"a window of {features.shape[-1]} frames does not fit the encoder's "
+            f"{encoder.config.max_source_positions} positions of two frames each"
         )
     hidden = functional.gelu(encoder.conv1(features))
     hidden = functional.gelu(encoder.conv2(hidden)).permute(0, 2, 1)
-    hidden = hidden + encoder.embed_positions.weight[first_position : first_position + positions]
+    hidden = hidden + encoder.embed_positions.weight[:positions]
     hidden = functional.dropout(hidden, p=encoder.dropout, training=encoder.training)
     for layer in encoder.layers:
         hidden = layer(hidden, None)

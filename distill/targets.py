@@ -52,12 +52,11 @@ def make_target(
     use_reference: bool = False,
     timestamps: bool = False,
     prompted: bool = False,
-    shift_seconds: float = 0.0,
 ) -> Target | None:
     """Build inputs and labels, or return None where the text is too long for the decoder.
 
-    `shift_seconds` says where the clip begins in the 30 s window. A clip without text teaches
-    <|nospeech|> after the start token, and silence to a decoder that is told the language anyway.
+    A clip without text teaches <|nospeech|> after the start token, and silence to a decoder that is
+    told the language anyway.
     A prompt is cut from its front to fit what the text leaves of the decoder's positions.
 
     Raises:
@@ -73,9 +72,9 @@ def make_target(
             token
             for s in segments
             for token in (
-                named(timestamp(s.start + shift_seconds)),
+                named(timestamp(s.start)),
                 *_encode(tokenizer, s.text),
-                named(timestamp(s.end + shift_seconds)),
+                named(timestamp(s.end)),
             )
         ]
     else:

@@ -88,7 +88,6 @@ class Distillation(nn.Module):
         input_features: Tensor,
         decoder_input_ids: Tensor,
         labels: Tensor,
-        first_position: int = 0,
         spelling: Tensor | None = None,
         num_items_in_batch: Tensor | int | None = None,
     ) -> dict[str, Tensor]:
@@ -103,7 +102,7 @@ class Distillation(nn.Module):
         kept = label_positions(labels)
         tokens = count_labels(labels) if num_items_in_batch is None else num_items_in_batch
         with torch.set_grad_enabled(not self.freeze_encoder and torch.is_grad_enabled()):
-            sound = encode(self.student.model.encoder, input_features, first_position)
+            sound = encode(self.student.model.encoder, input_features)
         student_NV = _logits(self.student, sound, decoder_input_ids, kept)
         ce_weight, kl_weight, squared = self.loss.weights
         parts = {"ce": cross_entropy(student_NV, labels[kept]) / tokens}
@@ -116,7 +115,7 @@ class Distillation(nn.Module):
         if self.teacher is not None and kl_weight:
             with torch.no_grad():
                 if not self.share_encoder:
-                    sound = encode(self.teacher.model.encoder, input_features, first_position)
+                    sound = encode(self.teacher.model.encoder, input_features)
                 teacher_NV = _logits(self.teacher, sound, decoder_input_ids, kept)
             divergence = kl_divergence(student_NV, teacher_NV, self.loss.temperature, squared)
             parts["kl"] = divergence / tokens
@@ -215,6 +214,7 @@ def training_arguments(config: TrainConfig) -> Seq2SeqTrainingArguments:
         report_to=["tensorboard"],
         ignore_data_skip=True,  # the stream skips by itself, without decoding
         disable_tqdm=True,
+        ddp_find_unused_parameters=False,  # every trained weight takes part in every step
         remove_unused_columns=False,
         label_names=["labels"],
         seed=config.seed,

