@@ -87,9 +87,10 @@ def speak_until(
     parts = [silence(rng.choice((0.0, 0.1, 0.5, 1.0)))]
     utterances: list[ClipUtterance] = []
     while True:
-        sentence = text.sentence(rng)
-        if sentence in held_out:
+        drawn = [text.sentence(rng) for _ in range(rng.choice((1, 1, 2)))]
+        if held_out.intersection(drawn):
             continue
+        sentence = " ".join(drawn)
         spoken = speak(sentence, voice)
         start = sum(p.size for p in parts) / SAMPLE_RATE
         if utterances and start + spoken.size / SAMPLE_RATE > limit:
