@@ -84,6 +84,8 @@ class LossConfig:
     def __post_init__(self) -> None:
         if self.temperature <= 0:
             raise ValueError(f"loss.temperature is {self.temperature}; it must be above 0")
+        if self.ctc_weight < 0:
+            raise ValueError(f"loss.ctc_weight is {self.ctc_weight}; it must be 0 or more")
         ce, kl, _ = self.weights
         if min(ce, kl) < 0 or ce == kl == 0:
             raise ValueError(

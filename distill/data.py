@@ -43,6 +43,7 @@ class Clip:
 
     sample: Sample
     flac: bytes
+    target: Target
     full_window: bool
 
     @property
@@ -134,20 +135,25 @@ class BatchStream(IterableDataset[Batch]):
                 stage = stage_at(self.config.curriculum, batches * num_workers)
                 if sample.duration_seconds > stage.max_seconds:
                     continue
+                target = self._target(sample, epoch)
+                if target is None:
+                    if epoch == 0:
+                        logger.warning("left out, text too long for the decoder: %s", sample.id)
+                    continue
                 draw = random.Random(f"{self.seed}-{epoch}-{sample.id}-window").random()
                 full = draw < stage.full_windows
-                pool.append(Clip(sample=sample, flac=flac, full_window=full))
+                pool.append(Clip(sample=sample, flac=flac, target=target, full_window=full))
                 pooled_seconds += pool[-1].window_seconds
                 if pooled_seconds >= POOL_BATCHES * self.config.batch_seconds:
-                    for clips in self._groups(pool, epoch, rng):
+                    for clips in length_batches(pool, self.config.batch_seconds, rng):
                         batches += 1
                         if batches > skipped:
-                            yield self.collate(clips, epoch)
+                            yield self.collate(clips)
                     pool, pooled_seconds = [], 0.0
-            for clips in self._groups(pool, epoch, rng):
+            for clips in length_batches(pool, self.config.batch_seconds, rng):
                 batches += 1
                 if batches > skipped:
-                    yield self.collate(clips, epoch)
+                    yield self.collate(clips)
             if batches == before:
                 raise ValueError(
                     f"an epoch over {', '.join(self.config.shards)} gave no clip to train on: "
@@ -164,22 +170,9 @@ class BatchStream(IterableDataset[Batch]):
         every = itertools.chain.from_iterable(map(read_shard, shards))
         return itertools.islice(every, part, None, parts)
 
-    def _groups(self, pool: list[Clip], epoch: int, rng: random.Random) -> list[list[Clip]]:
-        """Group a pool into batches, and leave out clips whose text is too long to be learned."""
-        fitting = [clip for clip in pool if self._target(clip.sample, epoch) is not None]
-        if epoch == 0 and len(fitting) < len(pool):
-            left_out = {c.sample.id for c in pool} - {c.sample.id for c in fitting}
-            logger.warning(
-                "left out, text too long for the decoder: %s", ", ".join(sorted(left_out))
-            )
-        groups = length_batches(fitting, self.config.batch_seconds)
-        rng.shuffle(groups)
-        return groups
-
-    def collate(self, clips: list[Clip], epoch: int) -> Batch:
-        """Turn clips whose text fits the decoder into tensors."""
+    def collate(self, clips: list[Clip]) -> Batch:
+        """Turn clips into tensors."""
         window = max(clip.window_seconds for clip in clips)
-        targets = [self._target(clip.sample, epoch) for clip in clips]
         features = self.processor.feature_extractor(
             [decode_flac(clip.flac) for clip in clips],
             sampling_rate=SAMPLE_RATE,
@@ -188,7 +181,7 @@ class BatchStream(IterableDataset[Batch]):
             return_tensors="pt",
         ).input_features
         padding = self.processor.tokenizer.convert_tokens_to_ids("<|endoftext|>")
-        inputs, labels = pad_targets([t for t in targets if t is not None], padding)
+        inputs, labels = pad_targets([clip.target for clip in clips], padding)
         use_reference = self.config.target == "reference"
         return {
             "input_features": features,
@@ -213,8 +206,8 @@ def stage_at(curriculum: list[Stage], batch_number: int) -> Stage:
     return max((s for s in curriculum if s.from_batch <= batch_number), key=lambda s: s.from_batch)
 
 
-def length_batches(clips: list[Clip], batch_seconds: float) -> list[list[Clip]]:
-    """Group clips of similar window into batches of at most `batch_seconds` of window."""
+def length_batches(clips: list[Clip], batch_seconds: float, rng: random.Random) -> list[list[Clip]]:
+    """Group clips of similar window into batches of at most `batch_seconds`, in random order."""
     batches: list[list[Clip]] = []
     for clip in sorted(
         clips, key=lambda c: (c.window_seconds, c.sample.duration_seconds, c.sample.id)
@@ -222,6 +215,7 @@ def length_batches(clips: list[Clip], batch_seconds: float) -> list[list[Clip]]:
         if not batches or (len(batches[-1]) + 1) * clip.window_seconds > batch_seconds:
             batches.append([])
         batches[-1].append(clip)
+    rng.shuffle(batches)
     return batches
 
 

@@ -134,9 +134,9 @@ def _logits(
 def choose_attention(model: WhisperForConditionalGeneration, features: Tensor) -> None:
     """Use plain attention for short windows in bfloat16 on a CPU, torch's fused one elsewhere.
 
-    The backward pass of the fused CPU kernel is slow in bfloat16: a step over 2.5 s windows took
-    1.36 s with it and 0.90 s without, but over 30 s windows 1.96 s and 4.51 s (two AMX cores,
-    2026-11-20).
+    The backward pass of the fused CPU kernel is slow in bfloat16. A step with it takes 1.96 times
+    as long over windows of 2.5 s, as long over 10 s, and 0.69 times as long over 30 s (two AMX
+    cores, 2026-11-20, `tests/benchmarks/bench_attention.py`).
     """
     in_bfloat16 = features.device.type == "cpu" and torch.is_autocast_enabled("cpu")
     short = features.shape[-1] <= EAGER_FRAMES

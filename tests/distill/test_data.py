@@ -24,6 +24,7 @@ from distill.data import (
 )
 from distill.losses import IGNORED
 from distill.targets import Target
+from pipeline.schema import Sample
 from tests.distill.material import TEXTS, make_audio, make_clips, make_sample, write_dataset
 
 Configure = Callable[..., DataConfig]
@@ -32,9 +33,15 @@ Configure = Callable[..., DataConfig]
 class Identified(BatchStream):
     """A stream whose batches also say what they are made of, one row for each clip."""
 
-    def collate(self, clips: list[Clip], epoch: int) -> Batch:
-        numbers = [[epoch, int(c.sample.id.split("-")[-1]), c.full_window] for c in clips]
-        return {**super().collate(clips, epoch), "rows": torch.tensor(numbers)}
+    epoch = -1
+
+    def _target(self, sample: Sample, epoch: int) -> Target | None:
+        self.epoch = epoch
+        return super()._target(sample, epoch)
+
+    def collate(self, clips: list[Clip]) -> Batch:
+        numbers = [[self.epoch, int(c.sample.id.split("-")[-1]), c.full_window] for c in clips]
+        return {**super().collate(clips), "rows": torch.tensor(numbers)}
 
 
 @pytest.fixture
@@ -207,11 +214,12 @@ def test_batches_hold_every_clip_once_within_the_budget():
         Clip(
             sample=make_sample(id=f"c-{n}", seconds=round(rng.uniform(0.1, 30.0), 4)),
             flac=b"",
+            target=Target(decoder_input_ids=(), labels=()),
             full_window=rng.random() < 0.2,
         )
         for n in range(60)
     ]
-    groups = length_batches(clips, 60.0)
+    groups = length_batches(clips, 60.0, rng)
     assert sorted(c.sample.id for g in groups for c in g) == sorted(c.sample.id for c in clips)
     for group in groups:
         assert len(group) * max(c.window_seconds for c in group) <= 60.0

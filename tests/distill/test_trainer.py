@@ -332,3 +332,16 @@ def test_weight_decay_spares_biases_and_layer_norms(student, teacher, train_conf
     decayed = trainer.get_decay_parameter_names(step)
     assert "student.model.decoder.layers.0.fc1.weight" in decayed
     assert not [name for name in decayed if "layer_norm" in name or name.endswith("bias")]
+
+
+def test_the_spelling_term_adds_to_the_loss_and_teaches_the_encoder(student):
+    loss = LossConfig(preset="labels-only", ctc_weight=0.5)
+    step = Distillation(student, None, loss, False, False, letters=[5, 6, 7]).train()
+    spelling = torch.tensor([[1, 2, 1], [2, 0, 0], [0, 0, 0]])
+    found = step(**make_batch(), spelling=spelling)
+    assert found["loss"].item() == pytest.approx((found["ce"] + 0.5 * found["ctc"]).item(), 1e-6)
+    assert found["ctc"] > 0
+    (found["loss"] - found["ce"]).backward()
+    convolution = student.model.encoder.conv1.weight.grad
+    assert convolution is not None
+    assert convolution.abs().sum() > 0
