@@ -41,6 +41,9 @@ class DataConfig:
     """Share of clips trained with timestamps (paper: 0.5)."""
     prompt_probability: float = 0.0
     """Share of clips trained with the previous clip's label as a prompt."""
+    wrong_token_probability: float = 0.0
+    """Share of the text tokens given to the decoder that are replaced by any others; the labels
+    stay. A decoder that cannot trust what it wrote listens, and finds its way after an error."""
     curriculum: list[Stage] = field(default_factory=lambda: [Stage()])
     """What clips take part when; by default all of them from the start, at 30 s as the paper."""
     num_workers: int = 1
@@ -49,7 +52,7 @@ class DataConfig:
     def __post_init__(self) -> None:
         if not self.shards:
             raise ValueError("data.shards is empty: name at least one folder with an index.json")
-        for name in ("timestamp_probability", "prompt_probability"):
+        for name in ("timestamp_probability", "prompt_probability", "wrong_token_probability"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"data.{name} is {getattr(self, name)}; it must be from 0 to 1")
         if not any(stage.from_batch == 0 for stage in self.curriculum):

@@ -21,7 +21,7 @@ from webdataset.tariterators import group_by_keys, tar_file_expander
 
 from distill.config import DataConfig, Stage
 from distill.losses import IGNORED
-from distill.targets import Target, label_text, make_target, spell
+from distill.targets import Target, label_text, make_target, spell, token_id, with_wrong_tokens
 from pipeline.audio import decode_flac
 from pipeline.schema import MAX_CLIP_SECONDS, SAMPLE_RATE, Sample, from_json, read_index
 
@@ -192,13 +192,18 @@ class BatchStream(IterableDataset[Batch]):
 
     def _target(self, sample: Sample, epoch: int) -> Target | None:
         rng = random.Random(f"{self.seed}-{epoch}-{sample.id}")
-        return make_target(
+        tokenizer = self.processor.tokenizer
+        target = make_target(
             sample,
-            self.processor.tokenizer,
+            tokenizer,
             use_reference=self.config.target == "reference",
             timestamps=rng.random() < self.config.timestamp_probability,
             prompted=rng.random() < self.config.prompt_probability,
         )
+        wrong = self.config.wrong_token_probability
+        if target is None or wrong == 0:
+            return target
+        return with_wrong_tokens(target, wrong, token_id(tokenizer, "<|endoftext|>"), rng)
 
 
 def stage_at(curriculum: list[Stage], batch_number: int) -> Stage:

@@ -7,7 +7,9 @@ Shards hold text and segments, never prompts, so timestamps and previous text ar
 trainer. Special tokens are found by name: their ids differ between Whisper's generations.
 """
 
+import dataclasses
 import functools
+import random
 from dataclasses import dataclass
 
 from transformers import WhisperTokenizer
@@ -96,6 +98,22 @@ def make_target(
         first = len(prompt)
         labels[first : first + 3] = [named("<|nospeech|>"), IGNORED, IGNORED]
     return Target(decoder_input_ids=tuple(inputs), labels=tuple(labels))
+
+
+def with_wrong_tokens(
+    target: Target, probability: float, num_text_tokens: int, rng: random.Random
+) -> Target:
+    """Replace a share of the text tokens that the decoder is given; what it should answer stays.
+
+    Ids below `num_text_tokens` are text; timestamps and the tokens of the start are left alone.
+    """
+    given = (
+        rng.randrange(num_text_tokens)
+        if token < num_text_tokens and rng.random() < probability
+        else token
+        for token in target.decoder_input_ids
+    )
+    return dataclasses.replace(target, decoder_input_ids=tuple(given))
 
 
 def token_id(tokenizer: WhisperTokenizer, name: str) -> int:

@@ -53,7 +53,7 @@ def make_forecast(config: PipelineConfig) -> Forecast:
     return Forecast(
         corpora=plan.corpora,
         utterances=plan.num_utterances,
-        hours=round(plan.duration_seconds / 3600, 4),
+        hours=plan.duration_seconds / 3600,
         teacher=config.teacher.model,
         teacher_revision=keys.teacher_revision,
         label_key=keys.label_key,
@@ -62,7 +62,7 @@ def make_forecast(config: PipelineConfig) -> Forecast:
         blocks_to_label=len(to_label),
         blocks_to_filter=len(to_build) - len(to_label),
         blocks_done=len(plan.blocks) - len(to_build),
-        hours_to_label=round(hours_to_label, 4),
-        rtfx=round(rtfx, 2) if rtfx else None,
-        teacher_hours=round(hours_to_label / rtfx, 4) if rtfx else None,
+        hours_to_label=hours_to_label,
+        rtfx=rtfx,
+        teacher_hours=hours_to_label / rtfx if rtfx else None,
     )

@@ -27,6 +27,7 @@ def test_defaults_are_the_papers():
         ({"shards": []}, "data.shards is empty"),
         ({"timestamp_probability": 1.1}, "data.timestamp_probability is 1.1"),
         ({"prompt_probability": -0.1}, "data.prompt_probability is -0.1"),
+        ({"wrong_token_probability": 2}, "data.wrong_token_probability is 2"),
         ({"batch_seconds": 29.0}, "at least 30 holds the longest clip"),
         ({"num_workers": -1}, "data.num_workers is -1"),
         ({"curriculum": []}, "no stage with from_batch 0"),

@@ -1,3 +1,4 @@
+import random
 import re
 
 import pytest
@@ -14,6 +15,7 @@ from distill.targets import (
     make_target,
     spell,
     timestamp,
+    with_wrong_tokens,
 )
 from pipeline.schema import ClipUtterance, Sample, Segment
 from tests.distill.material import make_sample
@@ -208,3 +210,18 @@ def test_nospeech_stands_after_the_start_token_also_with_a_prompt(tokenizer: Whi
 def test_a_text_is_spelled_in_small_letters_without_punctuation(tokenizer: WhisperTokenizer):
     letters = tokenizer.decode([letter_tokens(tokenizer)[i] for i in spell("It's Tea, ö?")])
     assert letters == "it's tea "
+
+
+@pytest.mark.parametrize("timestamps", [False, True])
+def test_wrong_tokens_replace_given_text_and_neither_labels_nor_special_tokens(
+    tokenizer, timestamps
+):
+    whole = target(make_sample(words(tokenizer, 200)), tokenizer, timestamps=timestamps)
+    num_text_tokens = tokenizer.convert_tokens_to_ids("<|endoftext|>")
+    found = with_wrong_tokens(whole, 0.3, num_text_tokens, random.Random(0))
+    assert found.labels == whole.labels
+    pairs = list(zip(whole.decoder_input_ids, found.decoder_input_ids, strict=True))
+    assert all(a == b for a, b in pairs if a >= num_text_tokens)
+    text = [a == b for a, b in pairs if a < num_text_tokens]
+    assert 0.6 < sum(text) / len(text) < 0.8
+    assert with_wrong_tokens(whole, 0.0, num_text_tokens, random.Random(0)) == whole

@@ -1,6 +1,8 @@
 import dataclasses
 from pathlib import Path
 
+import pytest
+
 from pipeline.filters import FilterConfig
 from pipeline.forecast import make_forecast
 from pipeline.run import run
@@ -10,7 +12,7 @@ def test_forecast_of_a_new_corpus_knows_hours_and_no_speed(corpus, configure, to
     config = configure(corpus(*tones(4)))
     forecast = make_forecast(config)
     assert (forecast.blocks, forecast.blocks_to_label, forecast.blocks_done) == (3, 3, 0)
-    assert forecast.hours == forecast.hours_to_label == round(7 / 3600, 4)
+    assert forecast.hours == forecast.hours_to_label == pytest.approx(7 / 3600)
     assert forecast.rtfx is None
     assert not Path(config.output).exists()
 
@@ -37,4 +39,5 @@ def test_forecast_uses_the_speed_that_was_measured(corpus, configure, tones):
     forecast = make_forecast(config)
     assert forecast.blocks_to_label > 0
     assert forecast.rtfx is not None
-    assert forecast.teacher_hours == round(forecast.hours_to_label / forecast.rtfx, 4)
+    assert forecast.hours_to_label > 0
+    assert forecast.teacher_hours == pytest.approx(forecast.hours_to_label / forecast.rtfx)
