@@ -88,8 +88,9 @@ def make_target(
         return None
     prompt: list[int] = []
     num_previous = min(room - 1, MAX_PROMPT_TOKENS)
-    if prompted and sample.previous_pseudo_label.strip() and num_previous > 0:
-        previous = _encode(tokenizer, sample.previous_pseudo_label)[-num_previous:]
+    previous_text = sample.previous_pseudo_label or ""
+    if prompted and previous_text.strip() and num_previous > 0:
+        previous = _encode(tokenizer, previous_text)[-num_previous:]
         prompt = [named("<|startofprev|>"), *previous]
     tokens = [*prompt, *tokens]
     inputs, labels = tokens[:-1], tokens[1:]

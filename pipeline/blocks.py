@@ -5,10 +5,8 @@ run goes on by being run again and a changed filter never wakes the teacher. Aud
 one batch or one clip at a time; it is read twice, which is cheaper than to keep or to send it.
 """
 
+import dataclasses
 import logging
-import math
-import time
-from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from functools import lru_cache
 from itertools import chain
@@ -16,15 +14,22 @@ from pathlib import Path
 
 import numpy as np
 
-from pipeline.audio import AudioError, load_audio
-from pipeline.clips import RULE_STAGE, Clip, failure, make_clip
-from pipeline.config import PipelineConfig
+from pipeline.audio import AudioError
+from pipeline.clips import (
+    Span,
+    assemble,
+    load_span,
+    make_clips,
+    pack_clips,
+)
+from pipeline.config import ClipConfig, PipelineConfig
 from pipeline.corpora import Utterance
-from pipeline.filters import rejection
+from pipeline.cutting import join, keep_only, verdicts, with_previous
+from pipeline.fates import Fate, count_fates, fate_of_failure
+from pipeline.labelling import label_clips
 from pipeline.layout import Layout
 from pipeline.ledger import (
     Failure,
-    LedgerRow,
     read_failures,
     read_ledger,
     read_ledger_metadata,
@@ -33,8 +38,10 @@ from pipeline.ledger import (
 )
 from pipeline.plan import Block, Keys, entries
 from pipeline.rows import Labelled, make_rows
+from pipeline.schema import SAMPLE_RATE, Sample
 from pipeline.shards import CommitRecord, read_record, write_record, write_shard
-from pipeline.teacher import Teacher, load_teacher
+from pipeline.teacher import load_teacher
+from pipeline.voice import find_speech
 
 logger = logging.getLogger(__name__)
 
@@ -81,28 +88,17 @@ def label_block(block: Block, config: PipelineConfig, keys: Keys) -> None:
     layout = Layout(Path(config.output))
     if is_labelled(block, layout, keys):
         return
-    clips: list[Clip] = []
-    failures: list[Failure] = []
-    for entry in entries(block, config.corpus(block.corpus, block.split)):
-        made = make_clip(entry, config.clips) if isinstance(entry, Utterance) else entry
-        if isinstance(made, Clip):
-            clips.append(made)
-        else:
-            failures.append(made)
-
-    labelled: dict[str, Labelled] = {}
-    teacher_seconds = 0.0
-    for batch in _batches(clips, config.teacher.batch_size):
-        teacher = _teacher(config.teacher, config.decoding, keys.teacher_revision)
-        readable, unreadable = _read(batch)
-        started = time.perf_counter()
-        done, failed = _label(teacher, readable)
-        teacher_seconds += time.perf_counter() - started
-        labelled |= {item.clip.id: item for item in done}
-        failures += unreadable + failed
-
-    in_order = [labelled[clip.id] for clip in clips if clip.id in labelled]
-    rows = make_rows(in_order, config.teacher.model, keys.teacher_revision)
+    found = entries(block, config.corpus(block.corpus, block.split))
+    planned = make_clips((e for e in found if isinstance(e, Utterance)), config.clips, find_speech)
+    failures = [*(e for e in found if isinstance(e, Failure)), *planned.failures]
+    labelled, failed, teacher_seconds = label_clips(
+        planned,
+        lambda: _teacher(config.teacher, config.decoding, keys.teacher_revision),
+        batch_size=config.teacher.batch_size,
+        window_seconds=config.clips.max_seconds,
+    )
+    failures += failed
+    rows = make_rows(_in_corpus_order(labelled, found), config.teacher.model, keys.teacher_revision)
     write_failures(layout.failures(keys.label_key, block.id), failures)
     write_ledger(
         layout.ledger(keys.label_key, block.id),
@@ -126,117 +122,99 @@ def build_shard(block: Block, config: PipelineConfig, keys: Keys) -> CommitRecor
         return record
     rows, _ = read_ledger(layout.ledger(keys.label_key, block.id))
     not_labelled = read_failures(layout.failures(keys.label_key, block.id))
-    rejected = Counter(f.error for f in not_labelled if f.stage == RULE_STAGE)
-    failed = Counter(f.stage for f in not_labelled if f.stage != RULE_STAGE)
-    kept: list[LedgerRow] = []
+    found = entries(block, config.corpus(block.corpus, block.split))
+    utterances = {e.id: e for e in found if isinstance(e, Utterance)}
+    fates = [fate_of_failure(f) for f in not_labelled]
+    kept: list[Sample] = []
     for row in rows:
-        reason = rejection(row, config.filter)
-        if reason is None:
-            kept.append(row)
-        else:
-            rejected[reason] += len(row.utterances)
+        reasons = verdicts(row, config.filter)
+        dropped = zip(row.utterances, reasons, strict=True)
+        fates += [Fate(u.id, "rejected", reason) for u, reason in dropped if reason]
+        good = [reason is None for reason in reasons]
+        if any(good):
+            kept.append(keep_only(row, good, config.clips.pack_gap_samples))
+    kept = with_previous(kept, rows)
+    if config.clips.pack == "after_filter":
+        kept = _joined(kept, utterances, config.clips)
 
     # From here on the old record would speak of a shard that is being replaced.
     layout.commit_record(block.id).unlink(missing_ok=True)
     layout.shard(block.id).unlink(missing_ok=True)
-    written: list[LedgerRow] = []
-    samples = _with_audio(kept, _clips_by_id(block, config), written)
+    samples = _with_audio(kept, utterances, fates)
     first = next(samples, None)
     shard = write_shard(layout.shard(block.id), chain([first], samples)) if first else None
-    if lost := sum(len(row.utterances) for row in kept) - sum(len(r.utterances) for r in written):
-        failed["shard"] = lost
+    counts = count_fates(fates)
     record = CommitRecord(
         block=block.id,
         fingerprint=block.fingerprint,
         label_key=keys.label_key,
         shard_key=keys.shard_key,
         shard=shard,
-        kept=sum(len(row.utterances) for row in written),
-        rejected=dict(sorted(rejected.items())),
-        failed=dict(sorted(failed.items())),
-        kept_seconds=round(math.fsum(row.duration_seconds for row in written), 4),
+        kept=counts["kept", ""],
+        rejected={r: n for (kind, r), n in sorted(counts.items()) if kind == "rejected"},
+        failed={s: n for (kind, s), n in sorted(counts.items()) if kind == "failed"},
+        kept_seconds=shard.duration_seconds if shard else 0.0,
     )
     write_record(layout.commit_record(block.id), record)
     return record
 
 
-def _batches(clips: Sequence[Clip], batch_size: int) -> Iterator[list[Clip]]:
-    """Group clips of one language and similar length, the longest first.
+def _in_corpus_order(
+    labelled: Iterable[Labelled], found: Iterable[Utterance | Failure]
+) -> list[Labelled]:
+    """Sort clips as the corpus has their first utterances, the parts of a long one by time."""
+    places = {e.id: place for place, e in enumerate(found) if isinstance(e, Utterance)}
 
-    Batches never cross blocks, so a label does not depend on which worker made it; and if memory
-    is short, that shows in the first batch.
-    """
-    by_language: defaultdict[str, list[Clip]] = defaultdict(list)
-    for clip in clips:
-        by_language[clip.utterance.language].append(clip)
-    for _, group in sorted(by_language.items()):
-        group.sort(key=lambda clip: (-clip.duration_seconds, clip.id))
-        for start in range(0, len(group), batch_size):
-            yield group[start : start + batch_size]
+    def place(item: Labelled) -> tuple[int, float]:
+        span = item.heard.clip.spans[0]
+        return places[span.utterance.id], span.start_seconds
+
+    return sorted(labelled, key=place)
 
 
-def _read(clips: Iterable[Clip]) -> tuple[list[tuple[Clip, np.ndarray]], list[Failure]]:
-    """Decode a batch; what cannot be read is a failure."""
-    readable, failures = [], []
-    for clip in clips:
-        try:
-            readable.append((clip, _load(clip)))
-        except AudioError as error:
-            failures.append(failure(clip.utterance, "read", type(error).__name__, str(error)))
-    return readable, failures
-
-
-def _load(clip: Clip) -> np.ndarray:
-    """Decode one clip."""
-    utterance = clip.utterance
-    return load_audio(utterance.path, utterance.start_seconds, clip.duration_seconds)
-
-
-def _label(
-    teacher: Teacher, batch: Sequence[tuple[Clip, np.ndarray]], attempt: int = 1
-) -> tuple[list[Labelled], list[Failure]]:
-    """Label a batch; if it fails, label its clips one by one, so that a bad one fails alone."""
-    if not batch:
-        return [], []
-    language = batch[0][0].utterance.language
-    try:
-        labels = teacher.label([audio for _, audio in batch], language)
-    except (
-        Exception
-    ) as error:  # whatever an engine raises, its clip is data and not a reason to stop
-        if attempt == 1 and len(batch) > 1:
-            logger.warning("a batch of %d clips failed, trying one by one: %s", len(batch), error)
-            single = [_label(teacher, [item], attempt=2) for item in batch]
-            return [d for done, _ in single for d in done], [f for _, bad in single for f in bad]
-        clip = batch[0][0]
-        logger.warning("clip %s could not be labelled: %s", clip.id, error)
-        name = type(error).__name__
-        return [], [failure(clip.utterance, "label", name, str(error), attempts=attempt)]
-    assert len(labels) == len(batch), f"{len(batch)} clips gave {len(labels)} labels"
-    return [
-        Labelled(clip=clip, num_samples=len(audio), label=label)
-        for (clip, audio), label in zip(batch, labels, strict=True)
-    ], []
-
-
-def _clips_by_id(block: Block, config: PipelineConfig) -> dict[str, Clip | Failure]:
-    """Find a block's clips in its corpus again."""
-    found = entries(block, config.corpus(block.corpus, block.split))
-    return {e.id: make_clip(e, config.clips) for e in found if isinstance(e, Utterance)}
+def _joined(
+    kept: Sequence[Sample], utterances: dict[str, Utterance], config: ClipConfig
+) -> list[Sample]:
+    """Pack what was labelled and kept utterance by utterance into longer clips."""
+    samples = {sample.id: sample for sample in kept}
+    spans = [
+        Span(
+            utterance=dataclasses.replace(utterances[sample.utterances[0].id], id=sample.id),
+            start_seconds=sample.start_seconds,
+            duration_seconds=sample.duration_seconds,
+        )
+        for sample in kept
+    ]
+    joined = []
+    for clip in pack_clips(spans, config):
+        together = [samples[span.utterance.id] for span in clip.spans]
+        joined.append(join(together, clip.id, config.pack_gap_samples))
+    return joined
 
 
 def _with_audio(
-    rows: Iterable[LedgerRow], clips: dict[str, Clip | Failure], written: list[LedgerRow]
-) -> Iterator[tuple[LedgerRow, np.ndarray]]:
-    """Yield rows with their audio and note them as written; leave out what became unreadable."""
-    for row in rows:
-        clip = clips[row.id]
+    kept: Iterable[Sample], utterances: dict[str, Utterance], fates: list[Fate]
+) -> Iterator[tuple[Sample, np.ndarray]]:
+    """Yield clips with their audio and note how their utterances ended.
+
+    What became unreadable since it was labelled is left out.
+    """
+    for sample in kept:
+        ids = [u.id for u in sample.utterances]
         try:
-            if isinstance(clip, Failure):
-                raise AudioError(clip.message)
-            audio = _load(clip)
+            parts = [
+                load_span(
+                    Span(
+                        utterance=utterances[u.id],
+                        start_seconds=u.recording_start_seconds,
+                        duration_seconds=u.duration,
+                    )
+                )
+                for u in sample.utterances
+            ]
         except AudioError as error:
-            logger.warning("clip %s was labelled but can no longer be read: %s", row.id, error)
+            logger.warning("clip %s was labelled but can no longer be read: %s", sample.id, error)
+            fates += [Fate(utterance_id, "failed", "shard") for utterance_id in ids]
         else:
-            written.append(row)
-            yield row, audio
+            fates += [Fate(utterance_id, "kept") for utterance_id in ids]
+            yield sample, assemble(parts, [round(u.start * SAMPLE_RATE) for u in sample.utterances])

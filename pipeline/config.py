@@ -15,7 +15,7 @@ import yaml
 from jsonargparse import ArgumentError, ArgumentParser, Namespace, set_parsing_settings
 
 from pipeline.filters import FilterConfig
-from pipeline.schema import MAX_CLIP_SECONDS
+from pipeline.schema import MAX_CLIP_SECONDS, SAMPLE_RATE
 from pipeline.scoring import language_code
 
 set_parsing_settings(docstring_parse_attribute_docstrings=True)
@@ -110,12 +110,24 @@ class DecodingConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class ClipConfig:
-    """Which utterances can be clips."""
+    """How utterances become clips of at most 30 s."""
 
     min_seconds: float = 0.1
-    """Shorter ones are rejected as too_short."""
+    """Shorter utterances are rejected as too_short."""
     max_seconds: float = MAX_CLIP_SECONDS
-    """Longer ones are rejected as too_long; Whisper's window is the most."""
+    """Longest clip; Whisper's window is the most."""
+    long: Literal["reject", "vad", "sequential"] = "reject"
+    """Utterances and recordings above max_seconds: `reject` them as too_long; `vad` cuts them at
+    pauses (needs the extra `vad`); `sequential` lets the teacher read on from its own timestamps,
+    as Whisper transcribes long audio."""
+    pack: Literal["no", "before_label", "after_filter"] = "no"
+    """Put several utterances into one clip. `before_label` labels them together, which is several
+    times faster, and judges each by itself; `after_filter` labels each alone, for short utterances
+    that have nothing to do with each other."""
+    pack_by: Literal["speaker", "recording", "any"] = "speaker"
+    """Which utterances may share a clip. An unknown speaker is alone with its recording."""
+    pack_gap_seconds: float = 0.0
+    """Silence between packed utterances."""
 
     def __post_init__(self) -> None:
         """Keep the limits inside Whisper's window."""
@@ -124,6 +136,15 @@ class ClipConfig:
                 f"clips.min_seconds {self.min_seconds} and clips.max_seconds {self.max_seconds} "
                 f"must satisfy 0 <= min < max <= {MAX_CLIP_SECONDS}"
             )
+        if not 0 <= self.pack_gap_seconds <= 10:
+            raise ValueError(
+                f"clips.pack_gap_seconds is {self.pack_gap_seconds}; it must be from 0 to 10"
+            )
+
+    @property
+    def pack_gap_samples(self) -> int:
+        """The gap at 16 kHz."""
+        return round(self.pack_gap_seconds * SAMPLE_RATE)
 
 
 @dataclass(frozen=True, kw_only=True)

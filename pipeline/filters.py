@@ -64,9 +64,12 @@ class FilterConfig:
 
 def rejection(row: Sample, config: FilterConfig) -> str | None:
     """Return why a clip is unfit for training, one of `REASONS`, or None to keep it."""
-    if not normalize(row.reference, row.language):
-        return "empty_reference"
-    if row.split not in config.splits:
+    return clip_rejection(row, config) or utterance_rejection(row, config)
+
+
+def clip_rejection(row: Sample, config: FilterConfig) -> str | None:
+    """Return what is wrong with the label of a clip as a whole, whoever spoke in it."""
+    if row.split not in config.splits or not normalize(row.reference, row.language):
         return None
     if row.no_speech_prob > config.max_no_speech_prob and row.avg_logprob < _NO_SPEECH_LOGPROB:
         return "no_speech"
@@ -82,6 +85,15 @@ def rejection(row: Sample, config: FilterConfig) -> str | None:
         return "repetition"
     if row.compression_ratio > config.max_compression_ratio:
         return "compression_ratio"
+    return None
+
+
+def utterance_rejection(row: Sample, config: FilterConfig) -> str | None:
+    """Return what is wrong with one utterance and its piece of a label."""
+    if not normalize(row.reference, row.language):
+        return "empty_reference"
+    if row.split not in config.splits:
+        return None
     rate = row.wer if row.metric == "wer" else row.cer
     assert rate is not None, f"{row.id} has a reference but no {row.metric!r}"
     return "wer" if rate > config.max_wer else None

@@ -28,6 +28,15 @@ _UTTERANCE = pa.struct(
         pa.field("start", pa.float64(), nullable=False),
         pa.field("duration", pa.float64(), nullable=False),
         pa.field("reference", pa.string(), nullable=False),
+        pa.field("recording", pa.string(), nullable=False),
+        pa.field("recording_start_seconds", pa.float64(), nullable=False),
+        pa.field("pseudo_label", pa.string(), nullable=False),
+        pa.field("wer", pa.float64()),
+        pa.field("cer", pa.float64()),
+        pa.field("substitutions", pa.int64()),
+        pa.field("deletions", pa.int64()),
+        pa.field("insertions", pa.int64()),
+        pa.field("audio_sha256", pa.string(), nullable=False),
     ]
 )
 _SEGMENT = pa.struct(
@@ -54,7 +63,7 @@ LEDGER_SCHEMA = pa.schema(
         pa.field("pseudo_label", pa.string(), nullable=False),
         pa.field("tokens", pa.list_(pa.int32()), nullable=False),
         pa.field("segments", pa.list_(_SEGMENT), nullable=False),
-        pa.field("previous_pseudo_label", pa.string(), nullable=False),
+        pa.field("previous_pseudo_label", pa.string()),
         pa.field("wer", pa.float64()),
         pa.field("cer", pa.float64()),
         pa.field("metric", pa.string(), nullable=False),

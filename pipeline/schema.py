@@ -2,7 +2,8 @@
 
 It lives with the producer, needs neither Beam nor torch, and is the only description of the format:
 writers build these dataclasses, readers get them back. A reader ignores fields it does not know and
-refuses a file that lacks one it needs. A removed or re-typed field raises `SCHEMA_VERSION`.
+refuses a file that lacks one it needs; a field with a default came later and may be missing. A
+removed or re-typed field raises `SCHEMA_VERSION`.
 """
 
 import dataclasses
@@ -37,12 +38,29 @@ class Segment:
 
 @dataclass(frozen=True, kw_only=True)
 class ClipUtterance:
-    """One utterance of the corpus inside a clip; `start` is in seconds from the clip's start."""
+    """One utterance of the corpus, or a part of a long one, inside a clip.
+
+    `pseudo_label` is the piece of the clip's label that the alignment attributes to the utterance;
+    the scores are of that piece, so a bad utterance cannot hide in a good clip.
+    """
 
     id: str
     start: float
+    """In seconds from the clip's start."""
     duration: float
     reference: str
+    recording: str = ""
+    """The source file as the corpus names it; "" where all of the clip is from one."""
+    recording_start_seconds: float = 0.0
+    """Where the utterance, or this part of it, starts in its recording."""
+    pseudo_label: str = ""
+    wer: float | None = None
+    cer: float | None = None
+    substitutions: int | None = None
+    deletions: int | None = None
+    insertions: int | None = None
+    audio_sha256: str = ""
+    """Of the 16-bit samples; equal where two utterances are the same sound."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,10 +91,12 @@ class Sample:
     pseudo_label: str
     """The teacher's text, untouched; "" where it heard nothing."""
     tokens: tuple[int, ...]
-    """The teacher's token ids with timestamps, without task prefix and end of text."""
+    """The teacher's token ids with timestamps, without task prefix and end of text; () in a clip
+    that was put together from parts of labels."""
     segments: tuple[Segment, ...]
-    previous_pseudo_label: str
-    """Label of the clip before this one in the same recording; "" where there is none."""
+    previous_pseudo_label: str | None
+    """Label of the clip that ends where this one begins in the same recording; None where there is
+    none, or where the filter dropped it."""
     wer: float | None
     """A fraction: 0.1 is 10 %."""
     cer: float | None
@@ -173,17 +193,32 @@ def from_dict(kind: type[T], value: Any) -> T:
 _field_types = functools.cache(get_type_hints)
 
 
+@functools.cache
+def _needed_fields(kind: Any) -> frozenset[str]:
+    """Name the fields of a dataclass that have no default."""
+    missing = dataclasses.MISSING
+    return frozenset(
+        f.name
+        for f in dataclasses.fields(kind)
+        if f.default is missing and f.default_factory is missing
+    )
+
+
 def _build(kind: Any, value: Any, where: str) -> Any:
     """Make `kind` out of parsed JSON, or say at which field it does not fit."""
     if isinstance(kind, type) and dataclasses.is_dataclass(kind):
         if not isinstance(value, dict):
             raise ValueError(f"{where}: expected an object, got {value!r}")
         hints = _field_types(kind)
-        missing = sorted(hints.keys() - value.keys())
+        missing = sorted(_needed_fields(kind) - value.keys())
         if missing:
             raise ValueError(f"{where} lacks the field(s) {', '.join(missing)}")
         return kind(
-            **{name: _build(t, value[name], f"{where}.{name}") for name, t in hints.items()}
+            **{
+                name: _build(t, value[name], f"{where}.{name}")
+                for name, t in hints.items()
+                if name in value
+            }
         )
     origin, args = get_origin(kind), get_args(kind)
     if origin is UnionType:

@@ -68,7 +68,7 @@ def test_clip_without_reference_has_no_score(corpus, configure, tones):
     block, keys, layout = plan_one(config)
     record = process_block(block, config, keys)
     ((row,), _) = read_ledger(layout.ledger(keys.label_key, block.id))
-    assert (row.wer, row.cer, row.metric, row.substitutions) == (None, None, "", None)
+    assert (row.wer, row.cer, row.metric, row.substitutions) == (None, None, "wer", None)
     assert record.rejected == {"empty_reference": 1}
 
 
@@ -76,17 +76,16 @@ def test_previous_label_is_that_of_the_span_before_in_the_recording(corpus, conf
     write_tone(tmp_path / "long.wav", 6)
     write_tone(tmp_path / "other.wav", 2)
     spans = [{"audio_filepath": "long.wav", "offset": o, "duration": 2} for o in (4, 0, 2)]
-    lines = [dict(s, text="x") for s in (*spans, {"audio_filepath": "other.wav"})]
+    lines = [dict(s, text=SENTENCE) for s in (*spans, {"audio_filepath": "other.wav"})]
     config = configure(corpus(*lines))
     block, keys, layout = plan_one(config)
-    label_block(block, config, keys)
-    rows, _ = read_ledger(layout.ledger(keys.label_key, block.id))
-    previous = {row.id: row.previous_pseudo_label for row in rows}
+    process_block(block, config, keys)
+    previous = {s.id: s.previous_pseudo_label for s, _ in read_shard(layout.shard(block.id))}
     assert previous == {
-        "long-0000000": "",
+        "long-0000000": None,
         "long-0002000": SENTENCE,
         "long-0004000": SENTENCE,
-        "other": "",
+        "other": None,
     }
 
 

@@ -1,0 +1,157 @@
+"""Judge each utterance of a clip, cut the bad ones out, and join good ones into new clips.
+
+A clip that is good as a whole is kept as it was labelled. From one that is not, the utterances that
+are good are kept: sound, label and timestamps are put together again without the others. Nothing
+here needs the teacher.
+"""
+
+import dataclasses
+from collections.abc import Sequence
+
+from pipeline.filters import FilterConfig, clip_rejection, utterance_rejection
+from pipeline.packing import place
+from pipeline.rows import join_texts
+from pipeline.schema import SAMPLE_RATE, ClipUtterance, Sample, Segment
+from pipeline.scoring import score
+
+CONTINUOUS_SECONDS = 2.0
+"""Clips of one recording with a longer pause between them do not continue one another."""
+
+_GRID_PER_SECOND = 50
+
+
+def verdicts(row: Sample, config: FilterConfig) -> list[str | None]:
+    """Return for each utterance of a clip why it is dropped, or None to keep it."""
+    if reason := clip_rejection(row, config):
+        return [reason] * len(row.utterances)
+    return [utterance_rejection(piece, config) for piece in pieces(row)]
+
+
+def pieces(row: Sample) -> list[Sample]:
+    """Return each utterance of a clip as a clip of its own, with its part of the label."""
+    if len(row.utterances) == 1:
+        return [row]
+    return [_piece(row, utterance) for utterance in row.utterances]
+
+
+def keep_only(row: Sample, kept: Sequence[bool], gap_samples: int) -> Sample:
+    """Cut a clip down to the utterances that are kept, at least one."""
+    if all(kept):
+        return row
+    good = [piece for piece, keep in zip(pieces(row), kept, strict=True) if keep]
+    return join(good, row.id, gap_samples)
+
+
+def join(samples: Sequence[Sample], clip_id: str, gap_samples: int) -> Sample:
+    """Put clips of one language, each of one utterance, together into one.
+
+    Of the evidence the worst counts; the log-probability is the mean by length of the labels.
+    """
+    first = samples[0]
+    lengths = [round(sample.duration_seconds * SAMPLE_RATE) for sample in samples]
+    starts = [start / SAMPLE_RATE for start in place(lengths, gap_samples)]
+    label = join_texts([s.pseudo_label for s in samples], first.language)
+    reference = join_texts([s.reference for s in samples], first.language)
+    scored = score(reference, label, first.language) if reference else None
+    weights = [max(1, len(sample.pseudo_label)) for sample in samples]
+    logprobs = sum(s.avg_logprob * weight for s, weight in zip(samples, weights, strict=True))
+    return dataclasses.replace(
+        first,
+        id=clip_id,
+        language_probability=min(s.language_probability for s in samples),
+        speaker=first.speaker if len({s.speaker for s in samples}) == 1 else "",
+        duration_seconds=starts[-1] + lengths[-1] / SAMPLE_RATE,
+        utterances=tuple(
+            dataclasses.replace(sample.utterances[0], start=start)
+            for sample, start in zip(samples, starts, strict=True)
+        ),
+        reference=reference,
+        pseudo_label=label,
+        tokens=first.tokens if len(samples) == 1 else (),
+        segments=tuple(
+            Segment(start=_on_grid(s.start + start), end=_on_grid(s.end + start), text=s.text)
+            for sample, start in zip(samples, starts, strict=True)
+            for s in sample.segments
+        ),
+        wer=scored and scored.wer,
+        cer=scored and scored.cer,
+        substitutions=scored and scored.substitutions,
+        deletions=scored and scored.deletions,
+        insertions=scored and scored.insertions,
+        avg_logprob=round(logprobs / sum(weights), 4),
+        no_speech_prob=max(s.no_speech_prob for s in samples),
+        compression_ratio=max(s.compression_ratio for s in samples),
+        temperature=max(s.temperature for s in samples),
+        truncated=any(s.truncated for s in samples),
+    )
+
+
+def with_previous(kept: Sequence[Sample], rows: Sequence[Sample]) -> list[Sample]:
+    """Give each kept clip the label of the clip that it continues.
+
+    That is the one before it in its recording, if it ends no more than two seconds earlier and was
+    kept itself, last utterance included; there is no prompt from what was judged bad.
+    """
+    label_by_id = {sample.id: sample for sample in kept}
+    before: dict[str, Sample] = {}
+    earlier: dict[str, Sample] = {}
+    for row in sorted(rows, key=lambda row: (row.recording, row.start_seconds, row.id)):
+        if row.recording in earlier:
+            before[row.id] = earlier[row.recording]
+        earlier[row.recording] = row
+
+    def previous(sample: Sample) -> str | None:
+        row = before.get(sample.id)
+        source = label_by_id.get(row.id) if row else None
+        if row is None or source is None or row.utterances[-1].id != source.utterances[-1].id:
+            return None
+        last, first = source.utterances[-1], sample.utterances[0]
+        if last.recording != first.recording:
+            return None
+        pause = first.recording_start_seconds - (last.recording_start_seconds + last.duration)
+        return source.pseudo_label if 0 <= pause + 0.02 <= CONTINUOUS_SECONDS else None
+
+    return [dataclasses.replace(s, previous_pseudo_label=previous(s)) for s in kept]
+
+
+def _piece(row: Sample, utterance: ClipUtterance) -> Sample:
+    """Cut one utterance out of a clip."""
+    return dataclasses.replace(
+        row,
+        id=utterance.id,
+        recording=utterance.recording or row.recording,
+        start_seconds=utterance.recording_start_seconds,
+        duration_seconds=utterance.duration,
+        utterances=(dataclasses.replace(utterance, start=0.0),),
+        reference=utterance.reference,
+        pseudo_label=utterance.pseudo_label,
+        tokens=(),
+        segments=_segments(row, utterance),
+        previous_pseudo_label=None,
+        wer=utterance.wer,
+        cer=utterance.cer,
+        substitutions=utterance.substitutions,
+        deletions=utterance.deletions,
+        insertions=utterance.insertions,
+    )
+
+
+def _segments(row: Sample, utterance: ClipUtterance) -> tuple[Segment, ...]:
+    """Return the teacher's segments of an utterance, or one over all of it where they overlap."""
+    text = utterance.pseudo_label.strip()
+    if not text:
+        return ()
+    end = utterance.start + utterance.duration
+    inside = [s for s in row.segments if utterance.start <= (s.start + s.end) / 2 <= end]
+    if join_texts([s.text for s in inside], row.language) != text:
+        return (Segment(start=0.0, end=_on_grid(utterance.duration), text=text),)
+
+    def moved(seconds: float) -> float:
+        return _on_grid(min(max(seconds - utterance.start, 0.0), utterance.duration))
+
+    return tuple(Segment(start=moved(s.start), end=moved(s.end), text=s.text) for s in inside)
+
+
+def _on_grid(seconds: float) -> float:
+    """Round down to Whisper's 0.02 s."""
+    return int(seconds * _GRID_PER_SECOND + 1e-6) / _GRID_PER_SECOND
