@@ -43,7 +43,7 @@ def _label_text(row: LedgerRow, config: FilterConfig) -> str:
         f"  reference  {row.reference}",
         f"  label      {row.pseudo_label}",
     ]
-    if row.metric:
+    if row.wer is not None:
         limit = f"judged by {row.metric}, limit {config.max_wer}"
         lines.append(
             f"  errors     wer {row.wer:.4f}, cer {row.cer:.4f} ({row.substitutions} substituted, "

@@ -192,7 +192,7 @@ def _by_split(plan: Plan, records: list[CommitRecord]) -> tuple[SplitReport, ...
 
 def _error_rate(row: LedgerRow) -> float:
     """Return the rate by which the filter judges a row."""
-    rate = row.cer if row.metric == "cer" else row.wer
+    rate = row.cer if row.wer is not None == "cer" else row.wer
     assert rate is not None, f"{row.id} has a metric and no rate"
     return rate
 
