@@ -83,7 +83,7 @@ def label_block(block: Block, config: PipelineConfig, keys: Keys) -> None:
         return
     clips: list[Clip] = []
     failures: list[Failure] = []
-    for entry in entries(block, config.corpus(block.corpus, block.split)):
+    for entry in entries(block, config):
         made = make_clip(entry, config.clips) if isinstance(entry, Utterance) else entry
         if isinstance(made, Clip):
             clips.append(made)
@@ -189,7 +189,9 @@ def _read(clips: Iterable[Clip]) -> tuple[list[tuple[Clip, np.ndarray]], list[Fa
 def _load(clip: Clip) -> np.ndarray:
     """Decode one clip."""
     utterance = clip.utterance
-    return load_audio(utterance.path, utterance.start_seconds, clip.duration_seconds)
+    return load_audio(
+        utterance.path, utterance.start_seconds, clip.duration_seconds, channel=utterance.channel
+    )
 
 
 def _label(
@@ -221,7 +223,7 @@ def _label(
 
 def _clips_by_id(block: Block, config: PipelineConfig) -> dict[str, Clip | Failure]:
     """Find a block's clips in its corpus again."""
-    found = entries(block, config.corpus(block.corpus, block.split))
+    found = entries(block, config)
     return {e.id: make_clip(e, config.clips) for e in found if isinstance(e, Utterance)}
 
 

@@ -41,10 +41,11 @@ def _previous_labels(labelled: Sequence[Labelled]) -> dict[str, str]:
 def _row(item: Labelled, previous: str, model: str, revision: str) -> LedgerRow:
     """Make the ledger row of one clip."""
     utterance, label = item.clip.utterance, item.label
+    reference = utterance.reference or ""
     duration_seconds = item.num_samples / SAMPLE_RATE
     scored = None
-    if utterance.reference.strip():
-        scored = score(utterance.reference, label.text, label.language)
+    if reference.strip():
+        scored = score(reference, label.text, label.language)
     return LedgerRow(
         id=item.clip.id,
         corpus=utterance.corpus,
@@ -61,10 +62,10 @@ def _row(item: Labelled, previous: str, model: str, revision: str) -> LedgerRow:
                 id=utterance.id,
                 start=0.0,
                 duration=duration_seconds,
-                reference=utterance.reference,
+                reference=reference,
             ),
         ),
-        reference=utterance.reference,
+        reference=reference,
         pseudo_label=label.text,
         tokens=label.tokens,
         segments=label.segments,
