@@ -87,10 +87,11 @@ def _plan(config: PipelineConfig, *, as_json: bool) -> int:
     if as_json:
         print(json.dumps(dataclasses.asdict(forecast), indent=2, ensure_ascii=False))
         return 0
-    table = Table("corpus", "split", "language", "licence", "utterances", "hours")
+    table = Table("corpus", "split", "language", "licence", "utterances", "hours", "blocks")
     for c in forecast.corpora:
         hours = f"{c.duration_seconds / 3600:.2f}"
-        table.add_row(c.name, c.split, c.language, c.licence, str(c.num_utterances), hours)
+        counts = str(c.num_utterances), hours, str(c.num_blocks)
+        table.add_row(c.name, c.split, c.language, c.licence, *counts)
     console = Console()
     console.print(table)
     console.print(

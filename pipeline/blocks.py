@@ -88,7 +88,7 @@ def label_block(block: Block, config: PipelineConfig, keys: Keys) -> None:
     layout = Layout(Path(config.output))
     if is_labelled(block, layout, keys):
         return
-    found = entries(block, config.corpus(block.corpus, block.split))
+    found = entries(block, config)
     planned = make_clips((e for e in found if isinstance(e, Utterance)), config.clips, find_speech)
     failures = [*(e for e in found if isinstance(e, Failure)), *planned.failures]
     labelled, failed, teacher_seconds = label_clips(
@@ -122,7 +122,7 @@ def build_shard(block: Block, config: PipelineConfig, keys: Keys) -> CommitRecor
         return record
     rows, _ = read_ledger(layout.ledger(keys.label_key, block.id))
     not_labelled = read_failures(layout.failures(keys.label_key, block.id))
-    found = entries(block, config.corpus(block.corpus, block.split))
+    found = entries(block, config)
     utterances = {e.id: e for e in found if isinstance(e, Utterance)}
     fates = [fate_of_failure(f) for f in not_labelled]
     kept: list[Sample] = []

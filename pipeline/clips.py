@@ -14,13 +14,10 @@ import numpy as np
 
 from pipeline.audio import AudioError, load_audio, probe
 from pipeline.config import ClipConfig
-from pipeline.corpora import Utterance
+from pipeline.corpora.utterance import RULE_STAGE, Utterance
 from pipeline.ledger import Failure
 from pipeline.packing import OPEN_PACKS, pack, place
 from pipeline.schema import SAMPLE_RATE
-
-RULE_STAGE = "clip"
-"""Stage of what these rules turned away; it counts as rejected, with `error` as the reason."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -189,7 +186,10 @@ def load_span(span: Span) -> np.ndarray:
     Raises:
         AudioError: see `load_audio`.
     """
-    return load_audio(span.utterance.path, span.start_seconds, span.duration_seconds)
+    utterance = span.utterance
+    return load_audio(
+        utterance.path, span.start_seconds, span.duration_seconds, channel=utterance.channel
+    )
 
 
 def assemble(parts: Sequence[np.ndarray], starts: Sequence[int]) -> np.ndarray:

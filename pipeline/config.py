@@ -20,9 +20,50 @@ from pipeline.scoring import language_code
 
 set_parsing_settings(docstring_parse_attribute_docstrings=True)
 
-CorpusKind = Literal["manifest", "embedded"]
+CorpusKind = Literal[
+    "manifest",
+    "lhotse",
+    "table",
+    "folder",
+    "kaldi",
+    "stm",
+    "webdataset",
+    "parquet",
+    "hub",
+    "embedded",
+]
 
 _NAME = re.compile(r"[A-Za-z0-9_-]+")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ColumnsConfig:
+    """What a corpus calls its columns or fields; "" is the usual name for its kind.
+
+    A name given here must exist in the corpus. In Parquet `a.b` is field b of column a. A time in
+    a column whose name ends in `ms` is in milliseconds, in any other in seconds.
+    """
+
+    audio: str = ""
+    """The recording: a path, a URL, or in Parquet a file's bytes."""
+    text: str = ""
+    """The reference."""
+    id: str = ""
+    """Unique name of the utterance; made of the recording's name where there is none."""
+    start: str = ""
+    """Where the utterance begins in its recording."""
+    end: str = ""
+    """Where it ends; used where there is no duration."""
+    duration: str = ""
+    """How long it is."""
+    speaker: str = ""
+    """Who speaks."""
+    language: str = ""
+    """Its language, where that differs from the corpus's."""
+    licence: str = ""
+    """Its licence, where that differs from the corpus's."""
+    channel: str = ""
+    """Which channel it is on, counted from 0."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,15 +73,32 @@ class CorpusConfig:
     name: str
     """Name of the corpus; letters, digits, "-" and "_", because shards are named after it."""
     kind: CorpusKind
-    """How it is stored: a JSONL manifest with NeMo's field names, or the corpus of this package."""
+    """How it is stored: manifest (NeMo's JSONL), lhotse, table (TSV or CSV with a header), folder
+    (LibriSpeech, LJSpeech, text beside audio, audio alone), kaldi, stm, webdataset, parquet, hub
+    (a dataset of the Hugging Face Hub), or embedded (the corpus of this package)."""
     path: str = ""
-    """The manifest, relative to the folder the command runs in; not used by kind embedded."""
+    """File, folder, URL or, of a Hub dataset, its id; relative to the folder the command runs in.
+    Several tars or Parquet files are named with `*` or `{000..127}`."""
+    audio: str = ""
+    """Where the audio is if not beside the listing: a folder; for lhotse the recordings' file."""
     language: str = "en"
-    """Language of the utterances whose manifest line has no `lang`."""
+    """Language of the utterances that do not name their own."""
     licence: str
-    """SPDX name of the corpus's licence; it travels with every sample."""
+    """SPDX name of the corpus's licence; it travels with every sample that has none of its own."""
     split: str = "train"
     """Which split this is."""
+    references: bool = True
+    """Whether the corpus has transcripts; without them labels are judged by other evidence."""
+    channel: int | None = None
+    """Channel to take, counted from 0, where the corpus does not say; by default all are mixed."""
+    columns: ColumnsConfig = field(default_factory=ColumnsConfig)
+    """What the corpus calls its columns, where that is not as usual."""
+    subset: str = ""
+    """Of a Hub dataset: its configuration, for example clean."""
+    revision: str | None = None
+    """Of a Hub dataset: branch, tag or commit."""
+    source_split: str = ""
+    """Of a Hub dataset: what it calls the split, if not as above; for example train.clean.100."""
 
     def __post_init__(self) -> None:
         """Check what can be checked without reading the corpus."""
@@ -50,8 +108,16 @@ class CorpusConfig:
                     f"corpora.{what} is {value!r}; use letters, digits, '-' and '_' only, "
                     "because blocks and shards are named after it"
                 )
-        if self.kind == "manifest" and not self.path:
-            raise ValueError(f"corpus {self.name!r} is a manifest: give its file as `path`")
+        if self.kind != "embedded" and not self.path:
+            what = {"manifest": "its file", "hub": "the dataset's id"}.get(self.kind, "where it is")
+            raise ValueError(f"corpus {self.name!r} is of kind {self.kind}: give {what} as `path`")
+        if self.channel is not None and self.channel < 0:
+            raise ValueError(f"corpus {self.name!r}: channels count from 0, got {self.channel}")
+        if self.kind != "hub" and (self.subset or self.revision or self.source_split):
+            raise ValueError(
+                f"corpus {self.name!r}: subset, revision and source_split are of Hub datasets "
+                f"(kind: hub); kind {self.kind} has none"
+            )
         language_code(self.language)
         if not self.licence:
             raise ValueError(
@@ -141,6 +207,14 @@ class ClipConfig:
                 f"clips.pack_gap_seconds is {self.pack_gap_seconds}; it must be from 0 to 10"
             )
 
+    def for_labels(self) -> "ClipConfig":
+        """Leave out what does not decide labels: packing that comes after the filter."""
+        if self.pack == "before_label":
+            return self
+        return ClipConfig(
+            min_seconds=self.min_seconds, max_seconds=self.max_seconds, long=self.long
+        )
+
     @property
     def pack_gap_samples(self) -> int:
         """The gap at 16 kHz."""
@@ -178,6 +252,9 @@ class PipelineConfig:
     """Which labels are good enough for training; changing this never needs the teacher again."""
     blocks: BlocksConfig = field(default_factory=BlocksConfig)
     """The unit of work."""
+    licences: list[str] | None = None
+    """The only licences that may be used, for example [cc0-1.0, cc-by-4.0]; utterances with others
+    are rejected and counted. None allows all."""
     max_failed_fraction: float = 0.05
     """Poison budget: a run stops once more of the planned utterances than this have failed."""
     beam: dict[str, str | int | float | bool] = field(default_factory=dict)
@@ -195,6 +272,8 @@ class PipelineConfig:
                     "give one of them another name or split"
                 )
             seen.add((corpus.name, corpus.split))
+        if self.licences is not None and not self.licences:
+            raise ValueError("licences is an empty list, which allows nothing; leave it out")
         if not 0 <= self.max_failed_fraction <= 1:
             raise ValueError(
                 f"max_failed_fraction is a fraction from 0 to 1, got {self.max_failed_fraction}"

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from pipeline.clips import RULE_STAGE
+from pipeline.corpora.utterance import RULE_STAGE
 from pipeline.filters import FilterConfig, rejection
 from pipeline.layout import Layout
 from pipeline.ledger import Failure, LedgerRow

@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
-from pipeline.clips import RULE_STAGE
+from pipeline.corpora.utterance import RULE_STAGE
 from pipeline.ledger import Failure
 
 Kind = Literal["kept", "rejected", "failed"]

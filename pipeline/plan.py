@@ -10,18 +10,21 @@ decides which labels are kept.
 import dataclasses
 import hashlib
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from itertools import chain
-from pathlib import Path
+from itertools import islice
 from typing import Any
 
-from pipeline import corpora
+from pipeline import corpora, storage
 from pipeline.audio import AudioError, probe
 from pipeline.config import CorpusConfig, PipelineConfig
-from pipeline.corpora import Utterance
+from pipeline.corpora import Entry, Utterance
+from pipeline.corpora.utterance import RULE_STAGE
 from pipeline.ledger import Failure
 from pipeline.schema import SCHEMA_VERSION
+
+_PROBES = 8
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,6 +38,8 @@ class Block:
     """First entry of the corpus that belongs to the block."""
     stop: int
     """The entry after its last one."""
+    position: str = ""
+    """Where the corpus's reader finds the first entry."""
     duplicates: tuple[int, ...]
     """Entries whose id an earlier entry of the corpus has."""
     duration_seconds: float
@@ -55,8 +60,10 @@ class PlannedCorpus:
     split: str
     language: str
     licence: str
+    """All that its utterances have, separated by commas."""
     num_utterances: int
     duration_seconds: float
+    num_blocks: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,37 +105,44 @@ def make_plan(config: PipelineConfig, teacher_revision: str) -> Plan:
 
     Raises:
         FileNotFoundError: a corpus does not exist.
-        ValueError: a corpus is empty.
+        CorpusError: a corpus cannot be listed.
+        ValueError: a corpus is empty, or is not what its configuration says.
     """
-    by_corpus = [list(_blocks(corpus, config.blocks.minutes * 60)) for corpus in config.corpora]
-    planned = [
-        PlannedCorpus(
-            name=corpus.name,
-            split=corpus.split,
-            language=corpus.language,
-            licence=corpus.licence,
-            num_utterances=sum(b.num_utterances for b in blocks),
-            duration_seconds=sum(b.duration_seconds for b in blocks),
-        )
-        for corpus, blocks in zip(config.corpora, by_corpus, strict=True)
-    ]
-    for corpus in planned:
-        if not corpus.num_utterances:
+    planned: list[PlannedCorpus] = []
+    blocks: list[Block] = []
+    for corpus in config.corpora:
+        licences: set[str] = set()
+        cut = list(_blocks(corpus, config, licences))
+        if not cut:
             raise ValueError(f"corpus {corpus.name!r}, split {corpus.split!r}, has no utterances")
+        planned.append(
+            PlannedCorpus(
+                name=corpus.name,
+                split=corpus.split,
+                language=corpus.language,
+                licence=", ".join(sorted(licences)) or corpus.licence,
+                num_utterances=sum(b.num_utterances for b in cut),
+                duration_seconds=sum(b.duration_seconds for b in cut),
+                num_blocks=len(cut),
+            )
+        )
+        blocks += cut
     return Plan(
-        keys=make_keys(config, teacher_revision),
-        corpora=tuple(planned),
-        blocks=tuple(chain.from_iterable(by_corpus)),
+        keys=make_keys(config, teacher_revision), corpora=tuple(planned), blocks=tuple(blocks)
     )
 
 
-def entries(block: Block, corpus: CorpusConfig) -> list[Utterance | Failure]:
-    """Read a block's slice of its corpus again; repeated ids come back as failures.
+def entries(block: Block, config: PipelineConfig) -> list[Entry]:
+    """Read a block's slice of its corpus again, as far as it may be used.
+
+    Repeated ids come back as failures, and what has a licence that is not allowed as rejections.
 
     Raises:
         CorpusChangedError: the slice is not what was planned.
     """
-    found = list(corpora.read(corpus, block.start, block.stop))
+    corpus = config.corpus(block.corpus, block.split)
+    found = corpora.read(corpus, block.position, block.num_utterances)
+    found = [_allowed(entry, config.licences) for entry in found]
     if _fingerprint(found) != block.fingerprint:
         raise CorpusChangedError(
             f"corpus {corpus.name!r}, split {corpus.split!r}, changed while the run was at work "
@@ -136,44 +150,70 @@ def entries(block: Block, corpus: CorpusConfig) -> list[Utterance | Failure]:
         )
     repeated = set(block.duplicates)
     return [
-        _duplicate(entry) if position in repeated and isinstance(entry, Utterance) else entry
-        for position, entry in enumerate(found, start=block.start)
+        _duplicate(entry) if number in repeated and isinstance(entry, Utterance) else entry
+        for number, entry in enumerate(found, start=block.start)
     ]
 
 
-def _blocks(corpus: CorpusConfig, max_seconds: float) -> Iterator[Block]:
-    """Cut one corpus greedily, in its own order; what is longer than a block gets its own."""
+def _blocks(corpus: CorpusConfig, config: PipelineConfig, licences: set[str]) -> Iterator[Block]:
+    """Cut one corpus greedily, in its own order; what is longer than a block gets its own.
+
+    Notes the licences that occur.
+    """
+    max_seconds = config.blocks.minutes * 60
     seen: set[str] = set()
-    held: list[Utterance | Failure] = []
+    held: list[Entry] = []
     duplicates: list[int] = []
-    start, number, seconds = 0, 0, 0.0
+    first, start, count, seconds = "", 0, 0, 0.0
 
     def block() -> Block:
         return Block(
-            id=f"{corpus.name}-{corpus.split}-{number:05d}",
+            id=f"{corpus.name}-{corpus.split}-{count:05d}",
             corpus=corpus.name,
             split=corpus.split,
             start=start,
             stop=start + len(held),
+            position=first,
             duplicates=tuple(duplicates),
             duration_seconds=round(seconds, 3),
             fingerprint=_fingerprint(held),
         )
 
-    for position, entry in enumerate(corpora.read(corpus)):
-        added = duration_seconds(entry) if isinstance(entry, Utterance) else 0.0
+    for number, (position, entry, added) in enumerate(_measured(corpora.scan(corpus))):
         if held and seconds + added > max_seconds:
             yield block()
             held, duplicates = [], []
-            start, number, seconds = position, number + 1, 0.0
+            start, count, seconds = number, count + 1, 0.0
+        if not held:
+            first = position
         if isinstance(entry, Utterance):
+            licences.add(entry.licence)
             if entry.id in seen:
-                duplicates.append(position)
+                duplicates.append(number)
             seen.add(entry.id)
-        held.append(entry)
+        held.append(_allowed(entry, config.licences))
         seconds += added
     if held:
         yield block()
+
+
+def _measured(found: Iterator[tuple[str, Entry]]) -> Iterator[tuple[str, Entry, float]]:
+    """Add how long each entry is; recordings of unknown length are measured several at a time."""
+    with ThreadPoolExecutor(_PROBES) as pool:
+        while several := list(islice(found, _PROBES * 32)):
+            unknown = [e for _, e in several if isinstance(e, Utterance) and not _is_known(e)]
+            measured = iter(pool.map(duration_seconds, unknown))
+            for position, entry in several:
+                if not isinstance(entry, Utterance):
+                    yield position, entry, 0.0
+                elif _is_known(entry):
+                    yield position, entry, duration_seconds(entry)
+                else:
+                    yield position, entry, next(measured)
+
+
+def _is_known(utterance: Utterance) -> bool:
+    return (utterance.duration_seconds, utterance.estimated_seconds) != (None, None)
 
 
 def duration_seconds(utterance: Utterance) -> float:
@@ -183,10 +223,29 @@ def duration_seconds(utterance: Utterance) -> float:
     """
     if utterance.duration_seconds is not None:
         return utterance.duration_seconds
+    if utterance.estimated_seconds is not None:
+        return utterance.estimated_seconds
     try:
         return max(probe(utterance.path).duration_seconds - utterance.start_seconds, 0.0)
     except AudioError:
         return 0.0
+
+
+def _allowed(entry: Entry, licences: Sequence[str] | None) -> Entry:
+    """Reject an utterance whose licence is not in the list."""
+    if licences is None or not isinstance(entry, Utterance):
+        return entry
+    if entry.licence.lower() in (licence.lower() for licence in licences):
+        return entry
+    return Failure(
+        id=entry.id,
+        utterance_ids=(entry.id,),
+        duration_seconds=entry.duration_seconds or 0.0,
+        stage=RULE_STAGE,
+        error="licence",
+        message=f"its licence is {entry.licence}; `licences` allows {', '.join(licences)}",
+        attempts=1,
+    )
 
 
 def _duplicate(utterance: Utterance) -> Failure:
@@ -203,23 +262,34 @@ def _duplicate(utterance: Utterance) -> Failure:
     )
 
 
-def _fingerprint(found: Iterable[Utterance | Failure]) -> str:
+def _fingerprint(found: Sequence[Entry]) -> str:
     """Hash what a slice of a corpus says and how large its audio files are.
 
     Where the files lie does not count, so a corpus may move to another folder or machine.
     """
-    digest, sizes = hashlib.sha256(), {}
+    files = {
+        e.path: storage.container(e.path)
+        for e in found
+        if isinstance(e, Utterance) and storage.member_size(e.path) is None
+    }
+    sizes = storage.size_bytes(files.values())
+    digest = hashlib.sha256()
     for entry in found:
-        fields = dataclasses.asdict(entry)
         if isinstance(entry, Utterance):
-            path = fields.pop("path")
-            if path not in sizes:
-                sizes[path] = Path(path).stat().st_size if Path(path).is_file() else None
-            fields["size_bytes"] = sizes[path]
+            member = storage.member_size(entry.path)
+            size = sizes[files[entry.path]] if member is None else member
+            values = [getattr(entry, name) for name in _DESCRIBED]
         else:
-            fields.pop("message")
-        digest.update(_canonical(fields))
+            size = None
+            values = [entry.id, entry.duration_seconds, entry.stage, entry.error]
+        line = json.dumps([*values, size], ensure_ascii=False)
+        digest.update(line.encode("utf-8", "surrogatepass") + b"\n")
     return digest.hexdigest()
+
+
+_DESCRIBED = tuple(
+    f.name for f in dataclasses.fields(Utterance) if f.name not in ("path", "estimated_seconds")
+)
 
 
 def make_keys(config: PipelineConfig, teacher_revision: str) -> Keys:
@@ -232,10 +302,16 @@ def make_keys(config: PipelineConfig, teacher_revision: str) -> Keys:
             "engine": config.teacher.engine,
             "dtype": config.teacher.dtype,
             "decoding": dataclasses.asdict(config.decoding),
-            "clips": dataclasses.asdict(config.clips),
+            "clips": dataclasses.asdict(config.clips.for_labels()),
         }
     )
-    shard_key = _key({"label_key": label_key, "filter": dataclasses.asdict(config.filter)})
+    shard_key = _key(
+        {
+            "label_key": label_key,
+            "clips": dataclasses.asdict(config.clips),
+            "filter": dataclasses.asdict(config.filter),
+        }
+    )
     return Keys(teacher_revision=teacher_revision, label_key=label_key, shard_key=shard_key)
 
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.audio import load_audio
+from pipeline.audio import stream_audio
 from pipeline.clips import Span
 from pipeline.schema import SAMPLE_RATE
 
@@ -21,7 +21,7 @@ FRAME_SAMPLES = 512
 """What the model hears at once, 32 ms at 16 kHz."""
 FRAME_SECONDS = FRAME_SAMPLES / SAMPLE_RATE
 
-_READ_SECONDS = 60 * 32 / 30  # a whole number of frames
+_READ_SECONDS = 64.0  # a whole number of frames
 _ONSET, _OFFSET = 0.5, 0.35  # Silero's own thresholds
 _SHORTEST_SPEECH_SECONDS = 0.25
 _SHORTEST_PAUSE_SECONDS = 0.3
@@ -55,16 +55,19 @@ def speech_probabilities(span: Span) -> Iterator[float]:
 
     model = _model()
     model.reset_states()
-    start, left = span.start_seconds, span.duration_seconds
-    while left > 0:
-        audio = load_audio(span.utterance.path, start, min(_READ_SECONDS, left))
+    utterance = span.utterance
+    blocks = stream_audio(
+        utterance.path,
+        span.start_seconds,
+        span.duration_seconds,
+        channel=utterance.channel,
+        block_seconds=_READ_SECONDS,
+    )
+    for audio in blocks:
         padded = np.pad(audio, (0, -audio.size % FRAME_SAMPLES))
         with torch.inference_mode():
             for frame in torch.from_numpy(padded).split(FRAME_SAMPLES):
                 yield float(model(frame, SAMPLE_RATE))
-        if audio.size < round(min(_READ_SECONDS, left) * SAMPLE_RATE):
-            return  # the recording is shorter than its header says
-        start, left = start + _READ_SECONDS, left - _READ_SECONDS
 
 
 def speech(probabilities: np.ndarray) -> list[Frames]:

@@ -1,25 +1,67 @@
 """Where utterances come from. A kind of corpus is a module with one function `read`.
 
-`read(corpus, start, stop)` yields, in an order that never changes, an `Utterance` or a `Failure`
-for each entry, without touching audio. The slice is what makes a block a reference: a worker reads
-its own part of the listing again instead of being sent it.
+`read(corpus, position)` yields, in an order that never changes and without touching audio, the
+entries of a corpus: an `Utterance`, or a `Failure` where an entry does not make one. Each comes
+with its position, a short text that only its reader understands. Reading again from a position goes
+straight there: that makes a block a reference, and keeps the last block of a corpus as cheap as its
+first.
 """
 
 from collections.abc import Callable, Iterator
+from itertools import islice
 
 from pipeline.config import CorpusConfig, CorpusKind
-from pipeline.corpora import embedded, manifest
-from pipeline.corpora.utterance import Utterance
-from pipeline.ledger import Failure
+from pipeline.corpora import (
+    embedded,
+    folder,
+    hub,
+    kaldi,
+    lhotse,
+    manifest,
+    parquet,
+    stm,
+    table,
+    webdataset,
+)
+from pipeline.corpora.utterance import Entry, Utterance
 
-__all__ = ["Utterance", "read"]
+__all__ = ["CorpusError", "Entry", "Utterance", "read", "scan"]
 
-_READERS: dict[CorpusKind, Callable[[CorpusConfig, int, int | None], Iterator[Utterance | Failure]]]
-_READERS = {"manifest": manifest.read, "embedded": embedded.read}
+_READERS: dict[CorpusKind, Callable[[CorpusConfig, str], Iterator[tuple[str, Entry]]]]
+_READERS = {
+    "embedded": embedded.read,
+    "folder": folder.read,
+    "hub": hub.read,
+    "kaldi": kaldi.read,
+    "lhotse": lhotse.read,
+    "manifest": manifest.read,
+    "parquet": parquet.read,
+    "stm": stm.read,
+    "table": table.read,
+    "webdataset": webdataset.read,
+}
 
 
-def read(
-    corpus: CorpusConfig, start: int = 0, stop: int | None = None
-) -> Iterator[Utterance | Failure]:
-    """Yield the entries `start` to `stop` of a corpus, in its own order."""
-    return _READERS[corpus.kind](corpus, start, stop)
+class CorpusError(RuntimeError):
+    """A corpus is there but cannot be listed."""
+
+
+def scan(corpus: CorpusConfig, position: str = "") -> Iterator[tuple[str, Entry]]:
+    """Yield the entries of a corpus from a position on, each with its own position.
+
+    Raises:
+        FileNotFoundError: the corpus is not there.
+        CorpusError: it is there, but may not be read, or the service did not answer.
+        ValueError: it is not what its configuration says, for example it lacks a column.
+    """
+    try:
+        yield from _READERS[corpus.kind](corpus, position)
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        raise CorpusError(f"corpus {corpus.name!r}, split {corpus.split!r}: {error}") from error
+
+
+def read(corpus: CorpusConfig, position: str = "", count: int | None = None) -> Iterator[Entry]:
+    """Yield `count` entries of a corpus from a position on, or all of them; raises as `scan`."""
+    return (entry for _, entry in islice(scan(corpus, position), count))

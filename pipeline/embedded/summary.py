@@ -16,7 +16,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from pipeline.clips import RULE_STAGE
+from pipeline.corpora.utterance import RULE_STAGE
 from pipeline.filters import rejection
 from pipeline.layout import Layout
 from pipeline.report import labels, read_run

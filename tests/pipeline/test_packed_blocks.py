@@ -128,6 +128,14 @@ def test_good_utterances_are_packed_after_the_filter(spoken, teacher):
     assert decode_flac(flac).size == 48_000
 
 
+def test_packing_after_the_filter_needs_no_new_labels(spoken, teacher):
+    built(spoken(*GOOD))
+    teacher.batches.clear()
+    record, samples, _ = built(spoken(*GOOD, pack="after_filter"))
+    assert (record.kept, len(samples)) == (3, 1)
+    assert not teacher.batches
+
+
 @pytest.fixture
 def recording(tmp_path: Path, corpus, configure):
     """Return a configuration of a corpus with one long recording, and small windows."""

@@ -59,8 +59,8 @@ def test_second_use_of_an_id_is_a_failure_of_the_plan_even_in_another_block(corp
     repeated = [dict(line, id="same") for line in lines(50, 50)]
     config = configure(corpus(*repeated), blocks=BlocksConfig(minutes=1))
     first, second = make_plan(config, "r").blocks
-    assert isinstance(entries(first, config.corpora[0])[0], Utterance)
-    (duplicate,) = entries(second, config.corpora[0])
+    assert isinstance(entries(first, config)[0], Utterance)
+    (duplicate,) = entries(second, config)
     assert isinstance(duplicate, Failure)
     assert (duplicate.id, duplicate.stage, duplicate.error) == ("same", "plan", "duplicate_id")
 
@@ -69,7 +69,7 @@ def test_bad_line_is_planned_so_that_it_is_accounted_for(corpus, configure):
     config = configure(corpus("{oops", *lines(1)))
     (block,) = make_plan(config, "r").blocks
     assert block.num_utterances == 2
-    assert isinstance(entries(block, config.corpora[0])[0], Failure)
+    assert isinstance(entries(block, config)[0], Failure)
 
 
 def test_empty_corpus_is_refused(corpus, configure):
@@ -122,7 +122,7 @@ def test_corpus_that_changes_under_a_run_is_noticed(corpus, configure):
     (block,) = make_plan(config, "r").blocks
     Path(config.corpora[0].path).write_text(json.dumps(lines(2)[0]), encoding="utf-8")
     with pytest.raises(CorpusChangedError, match="changed while the run was at work"):
-        entries(block, config.corpora[0])
+        entries(block, config)
 
 
 @pytest.mark.parametrize(
