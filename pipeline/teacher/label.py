@@ -15,6 +15,9 @@ class Label:
     text: str
     tokens: tuple[int, ...]
     """With timestamps, without task prefix and end of text."""
+    token_ends: tuple[int, ...]
+    """For each token, the characters of `text` that are written once it is decoded; a timestamp
+    adds none, and a token that ends inside a character leaves it to the one that completes it."""
     segments: tuple[Segment, ...]
     language: str
     language_probability: float

@@ -17,6 +17,7 @@ from transformers.modeling_outputs import BaseModelOutput
 from pipeline.config import DecodingConfig, TeacherConfig
 from pipeline.schema import SAMPLE_RATE, Segment, model_path
 from pipeline.teacher.label import Label
+from pipeline.teacher.spelling import byte_pieces, spell, token_ends
 
 _TIMESTAMP_STEP = 0.02
 _MAX_PROMPT_TOKENS = 4
@@ -56,7 +57,9 @@ class TransformersTeacher:
             "max_new_tokens": min(decoding.max_new_tokens, room),
             "num_beams": decoding.num_beams,
         }
-        vocabulary = self._processor.tokenizer.get_vocab()
+        tokenizer = self._processor.tokenizer
+        self._pieces = byte_pieces(tokenizer.backend_tokenizer)
+        vocabulary = tokenizer.get_vocab()
         self._end = vocabulary["<|endoftext|>"]
         self._start = model.generation_config.decoder_start_token_id
         self._first_timestamp = vocabulary["<|0.00|>"]
@@ -153,6 +156,7 @@ class TransformersTeacher:
         return Label(
             text=text,
             tokens=tuple(tokens),
+            token_ends=token_ends([self._pieces[token] for token in tokens]),
             segments=self._segments(tokens, duration_seconds),
             language=language,
             language_probability=round(language_probability, 4),
@@ -182,10 +186,7 @@ class TransformersTeacher:
 
     def _decode(self, tokens: list[int]) -> str:
         """Return the text of tokens, without timestamps and special tokens."""
-        words = [token for token in tokens if token < self._first_timestamp]
-        return self._processor.tokenizer.decode(
-            words, skip_special_tokens=True, clean_up_tokenization_spaces=False
-        ).strip()
+        return spell(self._pieces[token] for token in tokens)
 
 
 def compression_ratio(text: str) -> float:

@@ -132,3 +132,16 @@ def test_folder_without_weights_is_refused(tmp_path: Path):
 def test_name_that_is_neither_folder_nor_hub_id_is_refused():
     with pytest.raises(FileNotFoundError, match="no local folder"):
         resolve_revision(TeacherConfig(model="no/such/folder"))
+
+
+def test_token_ends_lead_from_tokens_to_the_characters_of_the_text(
+    teacher: Teacher, teacher_folder: Path
+):
+    (label,) = teacher.label([noise(2)], "en")
+    tokenizer = transformers.WhisperTokenizer.from_pretrained(teacher_folder)
+    assert len(label.token_ends) == len(label.tokens)
+    assert label.token_ends[0] == 0  # <|0.00|>
+    assert label.token_ends[-2:] == (len(label.text),) * 2  # the last word and <|1.00|>
+    for i, end in enumerate(label.token_ends, start=1):
+        said = tokenizer.decode(label.tokens[:i], skip_special_tokens=True)
+        assert label.text[:end] == said.strip()
