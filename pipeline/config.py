@@ -34,6 +34,7 @@ CorpusKind = Literal[
 ]
 
 _NAME = re.compile(r"[A-Za-z0-9_-]+")
+_DEVICE = re.compile(r"auto|cpu|cuda(:\d+)?")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -134,16 +135,32 @@ class TeacherConfig:
     """`embedded`, a Hub id such as openai/whisper-large-v3, or a local Whisper folder."""
     revision: str | None = None
     """Branch, tag or commit on the Hub; the newest when not given."""
-    engine: Literal["transformers"] = "transformers"
-    """What runs the model."""
+    engine: Literal["auto", "transformers", "ctranslate2"] = "auto"
+    """What runs the model: transformers is the reference, ctranslate2 the fast one; `auto` takes
+    the fast one where it is installed and the model can be converted."""
     device: str = "auto"
     """`cpu`, `cuda`, `cuda:0`; `auto` takes the accelerator if there is one."""
-    dtype: Literal["float32", "float16", "bfloat16"] = "float32"
-    """Number format of weights and activations."""
+    dtype: Literal[
+        "auto",
+        "float32",
+        "float16",
+        "bfloat16",
+        "int8",
+        "int8_float32",
+        "int8_float16",
+        "int8_bfloat16",
+    ] = "auto"
+    """Number format of weights and activations; int8 with ctranslate2 only. `auto` takes what the
+    hardware is fastest with: int8 for ctranslate2 on a CPU, 16 bits on a GPU, else float32."""
+    window: Literal["full", "clip"] = "full"
+    """What the encoder sees: always 30 s, as Whisper is trained, or, for a teacher that was trained
+    on short windows too, only as much as the clip needs."""
     batch_size: int = 16
-    """Clips per batch."""
+    """Clips per batch; halved by itself where memory is short."""
     num_threads: int = 1
     """CPU threads per worker; the last bits of a result depend on it, so it is fixed."""
+    canary: bool = True
+    """Label a few known clips when a worker has loaded the teacher, and stop where it drifts."""
 
     def __post_init__(self) -> None:
         """Refuse sizes that cannot work."""
@@ -152,18 +169,44 @@ class TeacherConfig:
                 f"teacher.batch_size and teacher.num_threads must be at least 1, "
                 f"got {self.batch_size} and {self.num_threads}"
             )
+        if not _DEVICE.fullmatch(self.device):
+            raise ValueError(
+                f"teacher.device is {self.device!r}; give auto, cpu, cuda or, for one of several, "
+                "cuda:0"
+            )
+        if self.engine == "transformers" and self.dtype.startswith("int8"):
+            raise ValueError(
+                f"teacher.dtype {self.dtype} needs teacher.engine ctranslate2; transformers runs "
+                "float32, float16 and bfloat16"
+            )
 
 
 @dataclass(frozen=True, kw_only=True)
 class DecodingConfig:
-    """How the teacher decodes."""
+    """How the teacher decodes; the limits are those of OpenAI's Whisper."""
 
     timestamps: bool = True
     """Let the teacher predict timestamps."""
     max_new_tokens: int = 224
     """Longest label, in tokens; half of Whisper's context, as OpenAI decodes."""
     num_beams: int = 1
-    """1 is greedy."""
+    """1 is greedy; more are used at temperature 0 only."""
+    temperatures: tuple[float, ...] = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)
+    """Tried in this order until a label is good enough; one alone means no second try."""
+    compression_ratio_threshold: float | None = 2.4
+    """A label that repeats itself more is decoded again."""
+    logprob_threshold: float | None = -1.0
+    """A label with a lower average log-probability is decoded again."""
+    no_speech_threshold: float | None = 0.6
+    """A clip that is more likely than this no speech, and whose label is improbable too, is silence
+    and has an empty label."""
+    seed: int = 0
+    """Of what is drawn above temperature 0; a clip's draws do not depend on its batch."""
+    language_probability: bool = True
+    """Say how probable the language is that the corpus gives; it costs one more decoder step with
+    ctranslate2. Without, it is 1 wherever the language was given."""
+    token_logprobs: bool = False
+    """Keep the log-probability of every token; labels take longer with ctranslate2."""
 
     def __post_init__(self) -> None:
         """Refuse sizes that cannot work."""
@@ -171,6 +214,11 @@ class DecodingConfig:
             raise ValueError(
                 f"decoding.max_new_tokens and decoding.num_beams must be at least 1, "
                 f"got {self.max_new_tokens} and {self.num_beams}"
+            )
+        if not self.temperatures or any(t < 0 for t in self.temperatures):
+            raise ValueError(
+                f"decoding.temperatures must be at least one number from 0 on, "
+                f"got {list(self.temperatures)}"
             )
 
 
@@ -287,9 +335,8 @@ class PipelineConfig:
 def to_yaml(config: PipelineConfig) -> str:
     """Write the resolved configuration as `run --config` reads it."""
     plain = dataclasses.asdict(config)
-    plain["filter"] = {
-        k: list(v) if isinstance(v, tuple) else v for k, v in plain["filter"].items()
-    }
+    for group in ("decoding", "filter"):
+        plain[group] = {k: list(v) if isinstance(v, tuple) else v for k, v in plain[group].items()}
     return yaml.safe_dump(plain, sort_keys=False, allow_unicode=True)
 
 

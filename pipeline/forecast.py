@@ -1,5 +1,6 @@
 """What a run would do, without doing it: what is not up to date, and how long that takes."""
 
+import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -7,7 +8,7 @@ from pipeline.blocks import committed, is_labelled
 from pipeline.config import PipelineConfig
 from pipeline.layout import Layout
 from pipeline.plan import PlannedCorpus, make_plan
-from pipeline.teacher import resolve_revision
+from pipeline.teacher import resolve_revision, settle
 from pipeline.totals import teacher_time
 
 
@@ -41,6 +42,7 @@ def make_forecast(config: PipelineConfig) -> Forecast:
         FileNotFoundError: a corpus or the teacher does not exist.
         ValueError: a corpus is empty.
     """
+    config = dataclasses.replace(config, teacher=settle(config.teacher))
     plan = make_plan(config, resolve_revision(config.teacher))
     layout, keys = Layout(Path(config.output)), plan.keys
     to_build = [b for b in plan.blocks if not committed(b, layout, keys)]

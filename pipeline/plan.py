@@ -301,6 +301,7 @@ def make_keys(config: PipelineConfig, teacher_revision: str) -> Keys:
             "revision": teacher_revision,
             "engine": config.teacher.engine,
             "dtype": config.teacher.dtype,
+            "window": config.teacher.window,
             "decoding": dataclasses.asdict(config.decoding),
             "clips": dataclasses.asdict(config.clips.for_labels()),
         }

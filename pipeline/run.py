@@ -25,7 +25,7 @@ from pipeline.plan import Block, Keys, Plan, make_plan
 from pipeline.progress import display
 from pipeline.report import write_report
 from pipeline.schema import SCHEMA_VERSION, Index, Totals, read_index, to_json
-from pipeline.teacher import resolve_revision, uses_accelerator
+from pipeline.teacher import resolve_revision, settle, uses_accelerator
 from pipeline.totals import TooManyFailuresError, add_up, check_budget, commit_records
 from pipeline.workers import num_workers, pipeline_options, runner, watch
 
@@ -58,6 +58,7 @@ def run(config: PipelineConfig) -> Outcome:
         RuntimeError: the run stopped; the message says why and what to do.
     """
     started = time.monotonic()
+    config = dataclasses.replace(config, teacher=settle(config.teacher))
     layout = Layout(Path(config.output))
     plan = make_plan(config, resolve_revision(config.teacher))
     to_build = [b for b in plan.blocks if not committed(b, layout, plan.keys)]

@@ -1,10 +1,12 @@
-"""The model that labels. An engine is a module with one class that has the methods of `Teacher`.
+"""The model that labels. An engine is a module with the functions and methods of `engine.Engine`.
 
 Naming a teacher is kept apart from loading it: a run that only rebuilds shards needs the name, and
 must not wait for torch or need the memory.
 """
 
+import dataclasses
 import hashlib
+import importlib
 import re
 from pathlib import Path
 
@@ -13,22 +15,38 @@ from huggingface_hub.errors import HfHubHTTPError, HFValidationError, OfflineMod
 
 from pipeline.config import DecodingConfig, TeacherConfig
 from pipeline.schema import model_path
-from pipeline.teacher.label import Label, Teacher
+from pipeline.teacher.batches import BatchTeacher, ahead
+from pipeline.teacher.engine import ENGINES
+from pipeline.teacher.hardware import choose_device, claim_device, settle
+from pipeline.teacher.label import Label, Prepared, Teacher
 
-__all__ = ["Label", "Teacher", "load_teacher", "resolve_revision", "uses_accelerator"]
+__all__ = [
+    "Label",
+    "Prepared",
+    "Teacher",
+    "ahead",
+    "load_teacher",
+    "resolve_revision",
+    "settle",
+    "uses_accelerator",
+]
 
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 _WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin")
 
 
 def load_teacher(config: TeacherConfig, decoding: DecodingConfig, revision: str) -> Teacher:
-    """Load the weights at exactly this revision."""
-    # torch and transformers take seconds to import; `plan` and a rebuild of shards do without.
-    from pipeline.teacher.transformers_engine import TransformersTeacher
+    """Load the weights at exactly this revision, on a device of this machine.
 
-    match config.engine:
-        case "transformers":
-            return TransformersTeacher(config, decoding, revision)
+    Raises:
+        ValueError: the teacher cannot be run as configured.
+        MemoryError: it does not fit.
+    """
+    device = claim_device(config)
+    config = settle(dataclasses.replace(config, device=device))
+    # torch and transformers take seconds to import; `plan` and a rebuild of shards do without.
+    engine = importlib.import_module(ENGINES[config.engine]).load(config, revision)
+    return BatchTeacher(engine, decoding, window=config.window, batch_size=config.batch_size)
 
 
 def resolve_revision(config: TeacherConfig) -> str:
@@ -62,11 +80,7 @@ def resolve_revision(config: TeacherConfig) -> str:
 
 def uses_accelerator(config: TeacherConfig) -> bool:
     """Tell whether the teacher will run on a GPU."""
-    if config.device != "auto":
-        return config.device != "cpu"
-    import torch
-
-    return torch.cuda.is_available()
+    return choose_device(config) != "cpu"
 
 
 def _not_found(model: str) -> str:

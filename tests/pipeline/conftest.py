@@ -1,7 +1,7 @@
 """A corpus of tones and a real, tiny Whisper that always says the same sentence."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from pipeline.config import (
     TeacherConfig,
 )
 from pipeline.schema import EMBEDDED_FOLDER
+from pipeline.teacher.conversion import CACHE_VARIABLE
 
 SENTENCE = "the old house"
 """What the scripted teacher says, whatever it hears."""
@@ -79,6 +80,14 @@ def write_teacher(folder: Path, sentence: str = SENTENCE) -> Path:
     tokenizer.save_pretrained(folder)
     transformers.WhisperFeatureExtractor(feature_size=80).save_pretrained(folder)
     return folder
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _conversions(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Keep converted teachers out of the user's cache; worker processes inherit this."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv(CACHE_VARIABLE, str(tmp_path_factory.mktemp("cache")))
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -1,6 +1,8 @@
 import math
 import shutil
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -9,20 +11,36 @@ import transformers
 
 from pipeline.config import DecodingConfig, TeacherConfig
 from pipeline.teacher import Teacher, load_teacher, resolve_revision
-from pipeline.teacher.transformers_engine import compression_ratio
+from pipeline.teacher.evidence import compression_ratio
 from tests.pipeline.conftest import SENTENCE, write_teacher
 
 RATE = 16_000
 
+Load = Callable[..., Teacher]
+
+
+@pytest.fixture(scope="module", params=["transformers", "ctranslate2"])
+def engine(request: pytest.FixtureRequest) -> Any:
+    return request.param
+
 
 @pytest.fixture(scope="module")
-def teacher(teacher_folder: Path) -> Teacher:
-    return load(teacher_folder, DecodingConfig(max_new_tokens=20))
+def load(teacher_folder: Path, engine: Any) -> Load:
+    """Load the scripted teacher with one of the engines."""
+
+    def make(**decoding: Any) -> Teacher:
+        config = TeacherConfig(
+            model=str(teacher_folder), engine=engine, device="cpu", dtype="float32"
+        )
+        options = DecodingConfig(**{"max_new_tokens": 20, **decoding})
+        return load_teacher(config, options, resolve_revision(config))
+
+    return make
 
 
-def load(folder: Path, decoding: DecodingConfig) -> Teacher:
-    config = TeacherConfig(model=str(folder), device="cpu")
-    return load_teacher(config, decoding, resolve_revision(config))
+@pytest.fixture(scope="module")
+def teacher(load: Load) -> Teacher:
+    return load()
 
 
 def noise(seconds: float, seed: int = 0) -> np.ndarray:
@@ -51,8 +69,8 @@ def test_label_carries_its_evidence(teacher: Teacher):
     assert label.compression_ratio == pytest.approx(compression_ratio(SENTENCE), abs=1e-4)
 
 
-def test_average_log_probability_is_that_of_the_model(teacher_folder: Path):
-    short = load(teacher_folder, DecodingConfig(max_new_tokens=20, timestamps=False))
+def test_average_log_probability_is_that_of_the_model(load: Load, teacher_folder: Path):
+    short = load(timestamps=False)
     (label,) = short.label([noise(2)], "en")
     model = transformers.WhisperForConditionalGeneration.from_pretrained(teacher_folder)
     tokenizer = transformers.WhisperTokenizer.from_pretrained(teacher_folder)
@@ -66,29 +84,36 @@ def test_average_log_probability_is_that_of_the_model(teacher_folder: Path):
             decoder_input_ids=torch.tensor([tokens]),
         ).logits[0]
     spoken = range(len(prompt), len(tokens))
+    never = ["<|startoftranscript|>", "<|translate|>", "<|transcribe|>", "<|startoflm|>"]
+    never += ["<|startofprev|>", "<|nospeech|>", "<|nocaptions|>"]
+    known = tokenizer.get_vocab()
+    logits[:, [known[name] for name in never if name in known]] = -torch.inf  # as OpenAI does
     by_hand = [logits[i - 1].log_softmax(-1)[tokens[i]].item() for i in spoken]
     assert label.avg_logprob == pytest.approx(sum(by_hand) / len(by_hand), abs=1e-3)
 
 
-def test_label_that_hits_the_token_limit_is_truncated(teacher_folder: Path):
-    (label,) = load(teacher_folder, DecodingConfig(max_new_tokens=2)).label([noise(1)], "en")
+def test_label_that_hits_the_token_limit_is_truncated(load: Load):
+    (label,) = load(max_new_tokens=2).label([noise(1)], "en")
     assert label.truncated
     assert len(label.tokens) == 2
 
 
-def test_text_without_a_last_timestamp_ends_with_the_clip(teacher_folder: Path):
-    (label,) = load(teacher_folder, DecodingConfig(max_new_tokens=3)).label([noise(2.5)], "en")
+def test_text_without_a_last_timestamp_ends_with_the_clip(load: Load):
+    (label,) = load(max_new_tokens=3).label([noise(2.5)], "en")
     assert label.segments[-1].end == 2.5
 
 
-def test_token_limit_beyond_the_models_context_is_lowered(teacher_folder: Path):
-    (label,) = load(teacher_folder, DecodingConfig(max_new_tokens=10_000)).label([noise(1)], "en")
+def test_token_limit_beyond_the_models_context_is_lowered(load: Load):
+    (label,) = load(max_new_tokens=10_000).label([noise(1)], "en")
     assert label.text == SENTENCE
 
 
-def test_beam_search_gives_finite_evidence(teacher_folder: Path):
-    beams = load(teacher_folder, DecodingConfig(max_new_tokens=20, num_beams=2))
-    (label,) = beams.label([noise(1)], "en")
+def test_beam_search_gives_finite_evidence(load: Load):
+    (label,) = load(num_beams=2, token_logprobs=True).label([noise(1)], "en")
+    assert len(label.token_logprobs) == len(label.tokens)
+    assert sum(label.token_logprobs) / len(label.tokens) == pytest.approx(
+        label.avg_logprob, abs=0.1
+    )
     assert label.text == SENTENCE
     assert math.isfinite(label.avg_logprob)
 
@@ -132,3 +157,76 @@ def test_folder_without_weights_is_refused(tmp_path: Path):
 def test_name_that_is_neither_folder_nor_hub_id_is_refused():
     with pytest.raises(FileNotFoundError, match="no local folder"):
         resolve_revision(TeacherConfig(model="no/such/folder"))
+
+
+def test_token_ends_lead_from_tokens_to_the_characters_of_the_text(
+    teacher: Teacher, teacher_folder: Path
+):
+    (label,) = teacher.label([noise(2)], "en")
+    tokenizer = transformers.WhisperTokenizer.from_pretrained(teacher_folder)
+    assert len(label.token_ends) == len(label.tokens)
+    assert label.token_ends[0] == 0  # <|0.00|>
+    assert label.token_ends[-2:] == (len(label.text),) * 2  # the last word and <|1.00|>
+    for i, end in enumerate(label.token_ends, start=1):
+        said = tokenizer.decode(label.tokens[:i], skip_special_tokens=True)
+        assert label.text[:end] == said.strip()
+
+
+def test_log_probabilities_of_tokens_are_those_of_their_average(load: Load):
+    (label,) = load(token_logprobs=True).label([noise(2)], "en")
+    (plain,) = load().label([noise(2)], "en")
+    assert plain.token_logprobs == ()
+    assert label.tokens == plain.tokens
+    assert len(label.token_logprobs) == len(label.tokens)
+    end = label.avg_logprob * (len(label.tokens) + 1) - sum(label.token_logprobs)
+    assert -5 < end < 0  # what is left is the end of text
+    assert label.avg_logprob == pytest.approx(plain.avg_logprob, abs=2e-4)
+
+
+def test_language_is_heard_where_none_is_given(teacher: Teacher):
+    heard = teacher.label([noise(2), noise(1, seed=1)], "auto")
+    for label, clip in zip(heard, [noise(2), noise(1, seed=1)], strict=True):
+        (given,) = teacher.label([clip], label.language)
+        assert given.language_probability == pytest.approx(label.language_probability, abs=2e-4)
+        (other,) = teacher.label([clip], "en")
+        assert other.language_probability <= label.language_probability
+
+
+def test_an_improbable_label_is_decoded_again_at_every_temperature(load: Load):
+    (label,) = load(logprob_threshold=-1e-4).label([noise(2)], "en")
+    assert label.temperature == 1.0
+    (once,) = load(logprob_threshold=-1e-4, temperatures=(0.0,)).label([noise(2)], "en")
+    assert once.temperature == 0.0
+    assert once.text == SENTENCE
+
+
+def test_what_is_drawn_depends_on_seed_and_clip_and_not_on_the_batch(load: Load):
+    hot = {"temperatures": (1.5,), "logprob_threshold": None, "compression_ratio_threshold": None}
+    first, second = noise(2), noise(1, seed=1)
+    teacher = load(**hot)
+    together = teacher.label([first, second], "en")
+    assert [teacher.label([clip], "en")[0].tokens for clip in (first, second)] == [
+        label.tokens for label in together
+    ]
+    assert together[0].tokens != together[1].tokens  # it hears nothing: only the draws differ
+    (other,) = load(seed=1, **hot).label([first], "en")
+    assert other.tokens != together[0].tokens
+
+
+def test_a_silent_clip_has_an_empty_label_and_keeps_its_evidence(load: Load):
+    silent = load(no_speech_threshold=1e-9, logprob_threshold=0.0)
+    (label,) = silent.label([noise(2)], "en")
+    assert (label.text, label.tokens, label.token_ends, label.segments) == ("", (), (), ())
+    assert label.no_speech_prob >= 0
+    assert label.avg_logprob < 0
+    assert label.temperature == 0.0  # silence is not tried again
+    assert not label.truncated
+
+
+def test_prepared_clips_give_the_same_labels(teacher: Teacher):
+    clips = [noise(2), noise(1)]
+    assert teacher.label(teacher.prepare(clips), "en") == teacher.label(clips, "en")
+
+
+def test_no_clips_have_no_labels(teacher: Teacher):
+    assert teacher.label([], "en") == []
