@@ -41,6 +41,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         if command in configured:
             config = from_values(configured[command], values[command])
+            if command == "parity":
+                return _parity(config, values[command].num_clips)
             return (
                 _plan(config, as_json=values[command].json) if command == "plan" else _run(config)
             )
@@ -69,6 +71,11 @@ def _parser() -> tuple[ArgumentParser, dict[str, ArgumentParser]]:
         description="Label what is not labelled, filter, write shards, index and report.",
         usage=usage.format("run"),
     )
+    parity = config_parser(
+        description="Label the same clips with every engine and say how far they agree.",
+        usage=usage.format("parity"),
+    )
+    parity.add_argument("--num_clips", type=int, default=64, help="how many clips are labelled")
     report = ArgumentParser(description="Write report.json and report.html again from the ledger.")
     report.add_argument("output", type=Path, help="folder of a finished run")
     explain = ArgumentParser(description="Say why a clip was kept, was rejected or failed.")
@@ -76,9 +83,10 @@ def _parser() -> tuple[ArgumentParser, dict[str, ArgumentParser]]:
     explain.add_argument("id", type=str, help="id of a clip or utterance")
     commands.add_subcommand("plan", plan, help="what would be done: blocks, hours, licences")
     commands.add_subcommand("run", run, help="label, filter, write shards, index and report")
+    commands.add_subcommand("parity", parity, help="how far the teacher's engines agree")
     commands.add_subcommand("report", report, help="write the report again, without the teacher")
     commands.add_subcommand("explain", explain, help="why a clip was kept, rejected or failed")
-    return parser, {"plan": plan, "run": run}
+    return parser, {"plan": plan, "run": run, "parity": parity}
 
 
 def _plan(config: PipelineConfig, *, as_json: bool) -> int:
@@ -145,6 +153,24 @@ def _run(config: PipelineConfig) -> int:
         highlight=False,
         soft_wrap=True,
     )
+    return 0
+
+
+def _parity(config: PipelineConfig, num_clips: int) -> int:
+    """Print how far the engines agree."""
+    # torch takes seconds to import; no other command of this process needs it.
+    from pipeline.parity import parity
+
+    table = Table("engine", "clips", "identical text", "WER", "difference")
+    for found in parity(config, num_clips):
+        table.add_row(
+            found.engine,
+            str(found.clips),
+            f"{found.identical:.1%}",
+            f"{found.wer:.4f}",
+            f"{found.wer_difference:+.4f}",
+        )
+    Console().print(table)
     return 0
 
 

@@ -25,7 +25,8 @@ from pipeline.plan import Block, Keys, Plan, make_plan
 from pipeline.progress import display
 from pipeline.report import write_report
 from pipeline.schema import SCHEMA_VERSION, Index, Totals, read_index, to_json
-from pipeline.teacher import resolve_revision, settle, uses_accelerator
+from pipeline.scoring import language_code
+from pipeline.teacher import check_teacher, resolve_revision, settle, uses_accelerator
 from pipeline.totals import TooManyFailuresError, add_up, check_budget, commit_records
 from pipeline.workers import num_workers, pipeline_options, runner, watch
 
@@ -63,6 +64,9 @@ def run(config: PipelineConfig) -> Outcome:
     plan = make_plan(config, resolve_revision(config.teacher))
     to_build = [b for b in plan.blocks if not committed(b, layout, plan.keys)]
     to_label = [b for b in to_build if not is_labelled(b, layout, plan.keys)]
+    if to_label:
+        languages = {language_code(corpus.language) for corpus in config.corpora}
+        check_teacher(config.teacher, plan.keys.teacher_revision, languages)
     accelerated = bool(to_label) and uses_accelerator(config.teacher)
     workers = num_workers(len(to_build), len(to_label), accelerated=accelerated)
     options = pipeline_options(config.beam, workers)
