@@ -18,7 +18,8 @@ from pipeline.languages import language_code
 
 _BRACKETS = re.compile(r"[\[(<]")
 _WORD = re.compile(r"[^\W\d_]{4}")
-_PLAIN = re.compile(r"[a-z\s.,!?;:\"-]*")
+_PLAIN = re.compile(r"[a-z\s.,!?;:\"'-]*")
+_SPACED_APOSTROPHE = re.compile(r"\s+'")
 _NOT_LETTERS = re.compile(r"[^a-z]+")
 _GROUPED_DIGITS = re.compile(r"(?<=\d)[.,'’\u00a0\u202f](?=\d{3}(?!\d))")
 # Format characters (joiners, marks of direction, soft hyphens) and the Arabic stretching stroke.
@@ -63,16 +64,26 @@ def _rules(language: str) -> Callable[[str], str]:
 
 
 def _english(text: str) -> str:
-    """Apply the English rules, of which most sentences need only those for case and spelling."""
+    """Apply the English rules, of which most sentences need only a few."""
     lowered = text.lower()
     rules = _english_rules()
     if _PLAIN.fullmatch(lowered):
+        if "'" in lowered:
+            lowered = _SPACED_APOSTROPHE.sub("'", lowered)
+            for pattern, replacement in _contractions():
+                lowered = pattern.sub(replacement, lowered)
         words = _NOT_LETTERS.sub(" ", lowered).split()
         if _special_words().isdisjoint(words):
             spelling = rules.standardize_spellings.mapping
             return " ".join([spelling.get(word, word) for word in words])
     # The rules leave a full stop behind where a text is "...": it is no word.
     return _only_words(str(rules(text)))
+
+
+@functools.cache
+def _contractions() -> list[tuple[re.Pattern[str], str]]:
+    """Return the rules for words with an apostrophe, in their order."""
+    return [(re.compile(p), r) for p, r in _english_rules().replacers.items() if "'" in p]
 
 
 @functools.cache

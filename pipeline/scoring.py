@@ -203,13 +203,7 @@ def _count_words(reference: str, hypothesis: str) -> tuple[int, int, int, int]:
     """Return substitutions, deletions, insertions and hits of words separated by spaces."""
     if reference == hypothesis:
         return 0, 0, 0, len(reference.split())
-    # One character for each different word: texts compare much faster than lists of texts.
-    codes: dict[str, str] = {}
-    encoded = [
-        "".join([codes.setdefault(word, chr(len(codes))) for word in text.split()])
-        for text in (reference, hypothesis)
-    ]
-    return _count(encoded[0], encoded[1])
+    return _count(*_encode(reference, hypothesis))
 
 
 def _count(reference: str, hypothesis: str) -> tuple[int, int, int, int]:
@@ -226,10 +220,22 @@ def _orthographic_rate(reference: str, hypothesis: str, by_characters: bool) -> 
     """Return the error rate of texts as they are, but for spaces and Unicode's choice of form."""
     if reference == hypothesis:
         return 0.0
-    separator = "" if by_characters else " "
     pair = [
-        separator.join(unicodedata.normalize("NFC", text).split())
+        text if text.isascii() else unicodedata.normalize("NFC", text)
         for text in (reference, hypothesis)
     ]
-    counts = _count(pair[0], pair[1]) if by_characters else _count_words(pair[0], pair[1])
-    return _rate(sum(counts[:3]), counts[0] + counts[1] + counts[3])
+    if by_characters:
+        reference, hypothesis = ("".join(text.split()) for text in pair)
+    else:
+        reference, hypothesis = _encode(*pair)
+    return _rate(Levenshtein.distance(reference, hypothesis), len(reference))
+
+
+def _encode(reference: str, hypothesis: str) -> tuple[str, str]:
+    """Write each different word as one character; texts compare much faster than lists of texts."""
+    codes: dict[str, str] = {}
+    words, hypothesis_words = reference.split(), hypothesis.split()
+    for word in (*words, *hypothesis_words):
+        if word not in codes:
+            codes[word] = chr(len(codes))
+    return "".join([codes[word] for word in words]), "".join([codes[w] for w in hypothesis_words])

@@ -20,7 +20,7 @@ WORDS = [
     "cats",
     "St",
 ]
-GAPS = st.sampled_from([" ", " ", ", ", ". ", "-", "... ", ".", " - ", "\n", '"'])
+GAPS = st.sampled_from([" ", " ", ", ", ". ", "-", "... ", ".", " - ", "\n", '"', " '"])
 
 
 def upstream(text: str) -> str:
