@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pipeline.clips import Clip
 from pipeline.ledger import LedgerRow
 from pipeline.schema import SAMPLE_RATE, ClipUtterance
-from pipeline.scoring import score
+from pipeline.scoring import metric_of, score
 from pipeline.teacher import Label
 
 
@@ -71,7 +71,7 @@ def _row(item: Labelled, previous: str, model: str, revision: str) -> LedgerRow:
         previous_pseudo_label=previous,
         wer=scored and scored.wer,
         cer=scored and scored.cer,
-        metric=scored.metric if scored else "",
+        metric=metric_of(utterance.reference, label.language),
         substitutions=scored and scored.substitutions,
         deletions=scored and scored.deletions,
         insertions=scored and scored.insertions,

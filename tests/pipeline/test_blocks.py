@@ -68,7 +68,7 @@ def test_clip_without_reference_has_no_score(corpus, configure, tones):
     block, keys, layout = plan_one(config)
     record = process_block(block, config, keys)
     ((row,), _) = read_ledger(layout.ledger(keys.label_key, block.id))
-    assert (row.wer, row.cer, row.metric, row.substitutions) == (None, None, "", None)
+    assert (row.wer, row.cer, row.metric, row.substitutions) == (None, None, "wer", None)
     assert record.rejected == {"empty_reference": 1}
 
 
