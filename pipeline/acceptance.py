@@ -11,6 +11,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, cast
 
 import numpy as np
 
@@ -97,8 +98,8 @@ class Acceptance:
         return min(fit)
 
 
-def features(row: Sample) -> tuple[float, ...]:
-    """Return the evidence of a row, in the order of `FEATURES`."""
+def features(row: Any) -> tuple[float, ...]:
+    """Return the evidence of a row, in the order of `FEATURES`; a few columns of one will do."""
     rate = characters_per_second(row.pseudo_label, row.duration_seconds)
     return (
         row.avg_logprob,
@@ -128,14 +129,16 @@ def fit_acceptance(values: np.ndarray, kept: np.ndarray, max_wer: float) -> Acce
     model = LogisticRegression(max_iter=1000)
     folds = StratifiedKFold(_FOLDS, shuffle=True, random_state=0)
     predicted = cross_val_predict(model, standard, kept, cv=folds, method="predict_proba")
-    unseen = np.take(predicted, 1, axis=1)
+    unseen = cast(np.ndarray, predicted)[:, 1]
     model.fit(standard, kept)
+    weights = np.ravel(model.coef_).tolist()
+    intercept = float(np.ravel(model.intercept_).tolist()[0])
     return Acceptance(
         features=FEATURES,
         means=_floats(means),
         scales=_floats(scales),
-        weights=_floats(model.coef_[0]),
-        intercept=round(float(model.intercept_[0]), 6),
+        weights=_floats(weights),
+        intercept=round(intercept, 6),
         max_wer=max_wer,
         clips=len(kept),
         auc=round(float(roc_auc_score(kept, unseen)), 4),

@@ -27,6 +27,7 @@ __all__ = [
     "error_rate",
     "rejection",
     "utterance_rejection",
+    "verdict_bits",
     "verdicts",
 ]
 
@@ -303,6 +304,16 @@ def verdicts(row: Sample, config: FilterConfig, context: Context = NOTHING) -> l
         )
         for rule in _CLIP_RULES + _UTTERANCE_RULES
     ]
+
+
+def verdict_bits(row: Sample, config: FilterConfig, context: Context = NOTHING) -> int:
+    """Return the verdicts of a row of a filtered split as bits, in the order of `REASONS`."""
+    bits, bit = 0, 1
+    for rule in _CLIP_RULES + _UTTERANCE_RULES:
+        if rule(row, config, context):
+            bits |= bit
+        bit <<= 1
+    return bits
 
 
 def error_rate(row: Sample) -> float | None:

@@ -1,5 +1,6 @@
 """Whisper's languages: their names, and which of them are written without spaces between words."""
 
+import functools
 import re
 
 CHARACTER_LANGUAGES = frozenset({"ja", "zh", "yue", "th", "lo", "km", "my"})
@@ -35,6 +36,7 @@ _UNSPACED_LETTER = re.compile(
 )
 
 
+@functools.cache
 def language_code(language: str) -> str:
     """Turn "en", "EN", "en-US" or "english" into "en".
 

@@ -102,8 +102,11 @@ def is_foreign_script(text: str, language: str) -> bool:
 
 def is_stock_phrase(label: str, language: str) -> bool:
     """Tell whether a whole label is a phrase that Whisper is known to write where nobody speaks."""
-    phrases = _phrases(language_code(language))
-    return bool(phrases) and len(label) < 200 and normalize(label, language) in phrases
+    phrases, initials, longest = _phrases(language_code(language))
+    if len(label) > longest or not initials:
+        return False
+    first = next(filter(str.isalnum, label), "").lower()
+    return first in initials and normalize(label, language) in phrases
 
 
 @functools.cache
@@ -121,9 +124,17 @@ def _script(character: str) -> str:
 
 
 @functools.cache
-def _phrases(code: str) -> frozenset[str]:
-    """Return the phrases of a language as they are compared."""
-    return frozenset(normalize(phrase, code) for phrase in _phrase_file().get(code, ()))
+def _phrases(code: str) -> tuple[frozenset[str], frozenset[str], int]:
+    """Return the phrases of a language as they are compared, their initials, and a length.
+
+    No label that is longer, with all its punctuation, can be one of them.
+    """
+    written = _phrase_file().get(code, ())
+    return (
+        frozenset(normalize(phrase, code) for phrase in written),
+        frozenset(phrase[0].lower() for phrase in written),
+        2 * max(map(len, written), default=0),
+    )
 
 
 @functools.cache
