@@ -175,6 +175,6 @@ def _write_index(config: PipelineConfig, plan: Plan, layout: Layout, wall_second
         same_time = dataclasses.replace(index.totals, wall_seconds=written.totals.wall_seconds)
         if to_json(dataclasses.replace(index, totals=same_time)) == to_json(written):
             return written
-    write_report(layout.output)
+    write_report(layout.output, index)
     files.write_text(layout.index, to_json(index) + "\n")
     return index
