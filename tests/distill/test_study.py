@@ -92,7 +92,7 @@ def test_an_interval_holds_the_rate_and_is_none_where_nothing_varies():
     low, high = interval(draws["varied"])
     assert low < rates(varied).mean() < high
     assert 0.01 < high - low < 0.1
-    assert interval(draws["even"]) == (0.1, 0.1)
+    assert interval(draws["even"]) == pytest.approx((0.1, 0.1))
     assert interval(draws["varied"] - draws["varied"]) == (0.0, 0.0)
 
 
