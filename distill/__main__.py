@@ -8,7 +8,10 @@ from typing import Any
 
 from jsonargparse import ArgumentParser, set_parsing_settings
 
-from distill.config import EvaluateConfig, InitConfig, TrainConfig
+from distill.arguments import expand
+from distill.config import InitConfig, TrainConfig
+from distill.evaluate_config import EvaluateConfig
+from distill.transcribe_config import TranscribeConfig
 from pipeline import __version__
 
 set_parsing_settings(docstring_parse_attribute_docstrings=True)
@@ -21,13 +24,17 @@ compare the two.
 COMMANDS: dict[str, tuple[type, str]] = {
     "init": (InitConfig, "make a student out of a teacher's layers"),
     "train": (TrainConfig, "train a student on shards"),
-    "evaluate": (EvaluateConfig, "compare a student with its teacher on shards"),
+    "transcribe": (TranscribeConfig, "write down what is said in recordings"),
+    "evaluate": (EvaluateConfig, "compare models on the same clips, the teacher first"),
 }
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command. Returns 0 when done, 1 when it failed, 2 for bad arguments or config."""
     parser, commands = _parser()
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    if arguments and arguments[0] in COMMANDS:
+        arguments[1:] = expand(arguments[1:], COMMANDS[arguments[0]][0])
     values = parser.parse_args(arguments)
     command = values.subcommand
     if command is None:
@@ -44,7 +51,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (OSError, ValueError) as error:
         return _fail(error, 1)
     except KeyboardInterrupt:
-        return _fail("interrupted; training goes on from its last checkpoint when run again", 130)
+        return _fail("interrupted; run it again to go on from what is written", 130)
     return 0
 
 
@@ -78,6 +85,10 @@ def _call(config: Any) -> None:
             from distill.train import train
 
             train(config)
+        case TranscribeConfig():
+            from distill.transcribe import transcribe
+
+            transcribe(config)
         case EvaluateConfig():
             from distill.evaluate import evaluate
 

@@ -2,7 +2,7 @@ from typing import Any
 
 import pytest
 
-from distill.config import DataConfig, EvaluateConfig, LossConfig, Stage, TrainConfig
+from distill.config import DataConfig, LossConfig, Stage, TrainConfig
 
 DATA = DataConfig(shards=["runs/mine"])
 
@@ -73,12 +73,3 @@ def test_a_kl_term_needs_a_teacher():
 def test_a_training_without_steps_is_refused(name: str):
     with pytest.raises(ValueError, match=f"{name} is 0"):
         training(**{name: 0})
-
-
-@pytest.mark.parametrize(
-    ("fields", "message"),
-    [({"shards": []}, "shards is empty"), ({"max_clips": 0}, "max_clips is 0")],
-)
-def test_an_evaluation_of_nothing_is_refused(fields: dict[str, Any], message: str):
-    with pytest.raises(ValueError, match=message):
-        EvaluateConfig(**{"shards": ["a"], "student": "s", "output": "o", **fields})
