@@ -7,6 +7,7 @@ which is how the configuration dataclasses are parsed.
 import dataclasses
 import json
 from collections.abc import Sequence
+from typing import Any, get_args, get_origin, get_type_hints
 
 
 def expand(arguments: Sequence[str], kind: type) -> list[str]:
@@ -15,9 +16,9 @@ def expand(arguments: Sequence[str], kind: type) -> list[str]:
     Lists take all values up to the next option, switches may stand alone, and what belongs to no
     option goes to the field `files` where there is one.
     """
-    fields = {field.name: field.type for field in dataclasses.fields(kind)}
-    lists = {name for name, of in fields.items() if str(of).startswith("list[")}
-    switches = {name for name, of in fields.items() if of in (bool, "bool")}
+    fields = _fields(kind)
+    lists = {name for name, of in fields.items() if get_origin(of) is list}
+    switches = {name for name, of in fields.items() if of is bool}
     expanded: list[str] = []
     gathered: dict[str, list[str]] = {}
     rest = list(arguments)
@@ -44,7 +45,21 @@ def expand(arguments: Sequence[str], kind: type) -> list[str]:
             expanded.append(argument)
         else:
             expanded += [argument, rest.pop(0)]
-    return [*expanded, *(f"--{name}={json.dumps(values)}" for name, values in gathered.items())]
+    for name, values in gathered.items():
+        texts = get_args(fields[name]) == (str,)
+        written = json.dumps(values) if texts else f"[{', '.join(values)}]"
+        expanded.append(f"--{name}={written}")
+    return expanded
+
+
+def _fields(kind: type, prefix: str = "") -> dict[str, Any]:
+    """Return the types of a configuration's fields by name, those of its parts with dots."""
+    found: dict[str, Any] = {}
+    for name, of in get_type_hints(kind).items():
+        found[prefix + name] = of
+        if dataclasses.is_dataclass(of) and isinstance(of, type):
+            found |= _fields(of, f"{prefix}{name}.")
+    return found
 
 
 def _is_option(argument: str) -> bool:

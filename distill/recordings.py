@@ -9,7 +9,7 @@ import shutil
 import sys
 import tempfile
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -116,18 +116,23 @@ def _resolve(source: str) -> Iterator[tuple[str, str, Path]]:
 class AudioStream:
     """The audio of a recording as float32 mono at 16 kHz, read from its beginning to its end."""
 
-    def __init__(self, source: str) -> None:
+    def __init__(self, source: str, on_progress: Callable[[float], None] | None = None) -> None:
         """Open a path, a URL or - for standard input.
+
+        Args:
+            source: what to open.
+            on_progress: told how many seconds further the reading has come.
 
         Raises:
             AudioError: it is missing, or no audio.
         """
         self._temporary: Any = None
+        self._on_progress = on_progress
         self.source = source
         path = self._fetch(source)
         self._blocks = _blocks(path, source)
         self._held = np.zeros(0, dtype=np.float32)
-        self._offset = 0
+        self._offset = self._told = 0
         self._ended = False
         self.duration_seconds = _duration(path)
         """By the header; 0 where it does not say."""
@@ -160,6 +165,9 @@ class AudioStream:
                 parts, self._offset = [np.zeros(0, dtype=np.float32)], held
         samples = np.concatenate(parts)
         dropped = min(max(start - self._offset, 0), len(samples))
+        if self._on_progress is not None and start > self._told:
+            self._on_progress((start - self._told) / SAMPLE_RATE)
+            self._told = start
         self._held, self._offset = samples[dropped:], self._offset + dropped
         return self._held[:num_samples]
 

@@ -44,6 +44,33 @@ _NOT_SETTINGS = {"files", "output", "overwrite", "batch_size", "device"}
 """What does not change a text; a folder can be gone on with when only these are different."""
 
 
+@dataclass(kw_only=True)
+class Meter:
+    """How far a transcription has come, shown where someone is watching."""
+
+    num_recordings: int
+    bar: Progress | None = None
+    num_done: int = 0
+    seconds: float = 0.0
+    """Of audio that has been passed by."""
+
+    def listened(self, seconds: float) -> None:
+        """Count audio."""
+        self.seconds += seconds
+        self._show()
+
+    def finished(self) -> None:
+        """Count a recording."""
+        self.num_done += 1
+        self._show()
+
+    def _show(self) -> None:
+        if self.bar is not None:
+            hours = f"{self.seconds / 3600:.2f} h of audio"
+            text = f"{self.num_done} of {self.num_recordings} recordings, {hours}"
+            self.bar.update(self.bar.task_ids[0], description=text, completed=self.num_done)
+
+
 def transcribe(config: TranscribeConfig) -> None:
     """Transcribe recordings; write files, or print texts in the order of the recordings.
 
@@ -76,11 +103,11 @@ def transcribe(config: TranscribeConfig) -> None:
     failed: list[str] = []
     held: dict[int, str] = {}
     seconds, started, printed = 0.0, time.perf_counter(), 0
-    with progress(waiting) as advance:
-        jobs = (make_job(recording, recognizer, config) for recording in waiting)
+    with progress(len(waiting)) as meter:
+        jobs = (make_job(recording, recognizer, config, meter) for recording in waiting)
         for number, result in run(jobs, recognizer, config.batch_size):
             recording = waiting[number]
-            advance()
+            meter.finished()
             text = ""
             if isinstance(result, Exception):
                 failed.append(f"{recording.name}: {_reason(result, recording)}")
@@ -102,7 +129,9 @@ def transcribe(config: TranscribeConfig) -> None:
         raise ValueError(f"{len(failed)} of {len(waiting)} recordings failed:\n  {names}")
 
 
-def make_job(recording: Recording, recognizer: Recognizer, config: TranscribeConfig) -> Job:
+def make_job(
+    recording: Recording, recognizer: Recognizer, config: TranscribeConfig, meter: Meter
+) -> Job:
     """Open a recording when its turn comes, and work on it by the algorithm that suits it."""
     regions = None
     if config.vad:
@@ -110,7 +139,7 @@ def make_job(recording: Recording, recognizer: Recognizer, config: TranscribeCon
 
         with AudioStream(recording.source) as stream:
             regions = speech_regions(stream)
-    with AudioStream(recording.source) as stream:
+    with AudioStream(recording.source, meter.listened) as stream:
         longer = stream.read(0, WINDOW_SAMPLES + 1).size > WINDOW_SAMPLES
         mode = config.mode
         if mode == "auto":
@@ -265,15 +294,16 @@ def write(transcript: Transcript, recording: Recording, config: TranscribeConfig
 
 
 @contextlib.contextmanager
-def progress(recordings: list[Recording]) -> Iterator[Callable[[], None]]:
-    """Show how many recordings are done, where someone is watching."""
+def progress(num_recordings: int) -> Iterator[Meter]:
+    """Show a bar on a terminal's standard error; elsewhere only count."""
     console = Console(stderr=True)
-    if not console.is_terminal or len(recordings) < 2:
-        yield lambda: None
+    meter = Meter(num_recordings=num_recordings)
+    if not console.is_terminal:
+        yield meter
         return
-    with Progress(console=console, transient=True) as bar:
-        task = bar.add_task("recordings", total=len(recordings))
-        yield lambda: bar.advance(task)
+    with Progress(console=console, transient=True) as meter.bar:
+        meter.bar.add_task("loading", total=num_recordings)
+        yield meter
 
 
 def _for_screen(transcript: Transcript, kind: str, recording: Recording) -> str:

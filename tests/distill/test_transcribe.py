@@ -234,6 +234,11 @@ def test_speech_is_found_in_noise():
         (["--model", "m", "x", "-"], ["--model", "m", '--files=["x", "-"]']),
         (["--words", "x", "--vad=true"], ["--words=true", "--vad=true", '--files=["x"]']),
         (["--words", "false", "x"], ["--words=false", '--files=["x"]']),
+        (
+            ["--longform.condition_on_previous", "x"],
+            ["--longform.condition_on_previous=true", '--files=["x"]'],
+        ),
+        (["--longform.temperatures", "0", "0.5"], ["--longform.temperatures=[0, 0.5]"]),
         (["--help"], ["--help"]),
     ],
 )
@@ -242,20 +247,25 @@ def test_arguments_may_be_written_short(given: list[str], expected: list[str]):
 
 
 def test_a_converted_model_says_what_the_model_says(
-    teacher_folder: Path, transcribe: Transcribe, folder: Path, tmp_path: Path,
-    capsys: pytest.CaptureFixture[str],
-):  # fmt: skip
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
     converters = pytest.importorskip("ctranslate2.converters")
-    converted = str(tmp_path / "converted")
+    converted, embedded = str(tmp_path / "converted"), EMBEDDED_FOLDER / "teacher"
     converters.TransformersConverter(
-        str(teacher_folder), copy_files=["tokenizer.json", "preprocessor_config.json"]
+        str(embedded), copy_files=["tokenizer.json", "preprocessor_config.json"]
     ).convert(converted)
+    clip = tmp_path / "clip.wav"
+    speech = load_audio(EMBEDDED_FOLDER / "audio" / "test-000-en-us-f2.opus", 0.4961, 3.3414)
+    soundfile.write(clip, speech, SAMPLE_RATE)
+    arguments = ["transcribe", "--device=cpu", "--language=en", "--mode=short", str(clip)]
     printed = []
-    for model in (teacher_folder, Path(converted)):
-        arguments = ["--language=en", "--mode=short", "--format=json", folder / "a.wav"]
-        assert transcribe(*arguments, model=model) == 0
-        printed.append(json.loads(capsys.readouterr().out))
-    assert printed[0]["text"] == printed[1]["text"]
-    assert transcribe("--words", "--format=json", folder / "b.flac", model=Path(converted)) == 0
-    assert transcribe(f"--assistant={teacher_folder}", folder, model=Path(converted)) == 1
+    for model in (str(embedded), converted):
+        assert main([*arguments, f"--model={model}"]) == 0
+        printed.append(capsys.readouterr().out)
+    assert printed[0] == printed[1]
+    assert main([*arguments, f"--model={converted}", "--words", "--format=json"]) == 0
+    words = [w for s in json.loads(capsys.readouterr().out)["segments"] for w in s["words"]]
+    times = [time for word in words for time in (word["start"], word["end"])]
+    assert times == sorted(times)
+    assert main([*arguments, f"--model={converted}", "--assistant=embedded"]) == 1
     assert "cannot be assisted" in capsys.readouterr().err
