@@ -8,8 +8,11 @@ from typing import Any
 
 from jsonargparse import ArgumentParser, set_parsing_settings
 
-from distill.config import EvaluateConfig, InitConfig, StudyConfig, TrainConfig
+from distill.arguments import expand
+from distill.config import InitConfig, StudyConfig, TrainConfig
+from distill.evaluate_config import EvaluateConfig
 from distill.stopping import InterruptedTrainingError
+from distill.transcribe_config import TranscribeConfig
 from pipeline import __version__
 
 set_parsing_settings(docstring_parse_attribute_docstrings=True)
@@ -23,16 +26,17 @@ COMMANDS: dict[str, tuple[type, str]] = {
     "init": (InitConfig, "make a student out of a teacher's layers"),
     "train": (TrainConfig, "train a student on shards"),
     "study": (StudyConfig, "train students that differ in one thing, and compare them"),
-    "evaluate": (EvaluateConfig, "compare a student with its teacher on shards"),
+    "transcribe": (TranscribeConfig, "write down what is said in recordings"),
+    "evaluate": (EvaluateConfig, "compare models on the same clips, the teacher first"),
 }
-
-LISTS_OF_NUMBERS = {"init": {"layers", "encoder_layer_list"}}
-"""Options that take several numbers, as in `--layers 0 3`."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command. Returns 0 when done, 1 when it failed, 2 for bad arguments or config."""
     parser, commands = _parser()
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    if arguments and arguments[0] in COMMANDS:
+        arguments[1:] = expand(arguments[1:], COMMANDS[arguments[0]][0])
     values = parser.parse_args(arguments)
     command = values.subcommand
     if command is None:
@@ -49,11 +53,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (OSError, ValueError) as error:
         return _fail(error, 1)
     except InterruptedTrainingError as error:
-        return _fail(
-            error, 143
-        )  # as of a process that SIGTERM ended, so that nobody takes it for done
+        return _fail(error, 143)  # as if SIGTERM had ended it, so that nobody takes it for done
     except KeyboardInterrupt:
-        return _fail("interrupted; training goes on from its last checkpoint when run again", 130)
+        return _fail("interrupted; run it again to go on from what is written", 130)
     return 0
 
 
@@ -68,11 +70,7 @@ def _parser() -> tuple[ArgumentParser, dict[str, ArgumentParser]]:
         parsers[name].add_argument(
             "--config", action="config", help="YAML file with any of the keys below"
         )
-        lists = LISTS_OF_NUMBERS.get(name, set())
-        parsers[name].add_class_arguments(kind, skip=lists)
-        for option in sorted(lists):
-            help_text = f"layer numbers, from 0; see {kind.__name__}.{option}"
-            parsers[name].add_argument(f"--{option}", nargs="+", type=int, help=help_text)
+        parsers[name].add_class_arguments(kind)
         subcommands.add_subcommand(name, parsers[name], help=summary)
     return parser, parsers
 
@@ -95,6 +93,10 @@ def _call(config: Any) -> None:
             from distill.study import study
 
             study(config)
+        case TranscribeConfig():
+            from distill.transcribe import transcribe
+
+            transcribe(config)
         case EvaluateConfig():
             from distill.evaluate import evaluate
 

@@ -392,37 +392,3 @@ class StudyConfig:
         for name in ("decoder_layers", "shares", "seeds"):
             if not getattr(self, name):
                 raise ValueError(f"{name} is empty; name at least one")
-
-
-@dataclass(frozen=True, kw_only=True)
-class EvaluateConfig:
-    """Compare a student with its teacher on shards."""
-
-    shards: list[str]
-    """Folders that `whisper-pipeline run` finished."""
-    student: str
-    """`embedded`, a Hub id, or a local Whisper folder."""
-    output: str
-    """The file to write, such as `runs/mine/results.json`."""
-    teacher: str | None = "embedded"
-    """What to compare with; null judges the student alone."""
-    split: str = "test"
-    """Which split of the shards."""
-    batch_size: int = 16
-    """Clips that are decoded at once."""
-    max_clips: int | None = None
-    """Only the first so many clips; null for all."""
-    bootstrap_samples: int = 1000
-    """Resamplings that the confidence interval is made from."""
-    device: Literal["auto", "cpu"] = "auto"
-    """`auto` takes an accelerator where there is one."""
-    seed: int = 0
-    """Of the bootstrap."""
-
-    def __post_init__(self) -> None:
-        if not self.shards:
-            raise ValueError("shards is empty: name at least one folder with an index.json")
-        for name in ("batch_size", "max_clips", "bootstrap_samples"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise ValueError(f"{name} is {value}; it must be at least 1")
