@@ -58,7 +58,8 @@ def curve(
         if float(at_x) - last >= 34:  # the width of a label
             last = float(at_x)
             shapes.append(
-                f'<text x="{at_x}" y="{_HEIGHT - _BOTTOM + 16}" text-anchor="middle">{round(x, 2):g}</text>'
+                f'<text x="{at_x}" y="{_HEIGHT - _BOTTOM + 16}" text-anchor="middle">'
+                f"{round(x, 2):g}</text>"
             )
     described = ", ".join(f"{x:g}: {y:g}" for x, y in points)
     return _svg(title, described, x_label, top, "".join(shapes))
