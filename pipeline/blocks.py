@@ -19,6 +19,7 @@ import numpy as np
 from pipeline.audio import AudioError, load_audio
 from pipeline.clips import RULE_STAGE, Clip, failure, make_clip
 from pipeline.config import PipelineConfig
+from pipeline.context import read_context
 from pipeline.corpora import Utterance
 from pipeline.filters import rejection
 from pipeline.layout import Layout
@@ -40,6 +41,9 @@ logger = logging.getLogger(__name__)
 
 _teacher = lru_cache(maxsize=1)(load_teacher)
 """One teacher per process: loading a large one takes longer than labelling a block."""
+
+_context = lru_cache(maxsize=1)(read_context)
+"""What the filter's options name in files, once per process."""
 
 
 def process_block(block: Block, config: PipelineConfig, keys: Keys) -> CommitRecord:
@@ -129,8 +133,9 @@ def build_shard(block: Block, config: PipelineConfig, keys: Keys) -> CommitRecor
     rejected = Counter(f.error for f in not_labelled if f.stage == RULE_STAGE)
     failed = Counter(f.stage for f in not_labelled if f.stage != RULE_STAGE)
     kept: list[LedgerRow] = []
+    context = _context(config.filter)
     for row in rows:
-        reason = rejection(row, config.filter)
+        reason = rejection(row, config.filter, context)
         if reason is None:
             kept.append(row)
         else:
