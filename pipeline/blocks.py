@@ -49,9 +49,8 @@ logger = logging.getLogger(__name__)
 _teacher = lru_cache(maxsize=1)(load_teacher)
 """One teacher per process: loading a large one takes longer than labelling a block."""
 
-
 _context = lru_cache(maxsize=1)(read_context)
-"""What the filter reads from files, once per process."""
+"""What the filter's options name in files, once per process."""
 
 
 def process_block(

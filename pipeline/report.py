@@ -35,6 +35,7 @@ from pipeline.examples import Example, audio_of, choose, fetch, make_example
 from pipeline.layout import Layout
 from pipeline.ledger import Failure, LedgerRow, read_failures, read_ledger
 from pipeline.limits import FilterConfig
+from pipeline.measures import RuleMeasure, measure_planted
 from pipeline.plan import Block, Plan
 from pipeline.plots import bars, curve
 from pipeline.schema import Index, from_json, read_index
@@ -124,6 +125,8 @@ class Report:
     sweep_by: dict[str, dict[str, tuple[SweepPoint, ...]]]
     """The same for each corpus, language and bucket of duration."""
     rules: tuple[RuleCount, ...]
+    measured: tuple[RuleMeasure, ...]
+    """What the rules are worth on the planted defects of the embedded corpus; else empty."""
     acceptance: Acceptance | None
     """How well evidence alone reproduces the reference's decision; None with too few clips."""
     examples: tuple[Example, ...]
@@ -200,6 +203,12 @@ def make_report(
         sweep=sweep(judged, limits),
         sweep_by=sweep_groups(judged, limits),
         rules=count_rules(judged),
+        measured=measure_planted(
+            [part for _, part in parts],
+            judged,
+            [corpus.name for corpus in config.corpora if corpus.kind == "embedded"],
+            config.filter.max_wer,
+        ),
         acceptance=_learn([part for _, part in parts], judged, config.filter.max_wer),
         examples=tuple(
             make_example(group, shown[int(judged.rows[i])][0], int(judged.verdicts[i]))
