@@ -1,16 +1,18 @@
 """The `whisper-pipeline` command: parse, call, print.
 
-Exit code 0 done, 1 the run failed, 2 bad arguments or configuration, 130 interrupted.
+Exit code 0 done, 1 the run failed, 2 bad arguments or configuration, 130 interrupted, 143
+terminated.
 """
 
 import dataclasses
 import json
 import logging
+import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from jsonargparse import ArgumentParser
+from jsonargparse import SUPPRESS, ArgumentParser, Namespace
 from rich.console import Console
 from rich.logging import RichHandler
 from rich.table import Table
@@ -19,6 +21,7 @@ from pipeline import __version__
 from pipeline.config import PipelineConfig, config_parser, from_values
 from pipeline.explain import explain
 from pipeline.forecast import make_forecast
+from pipeline.parts import Part
 from pipeline.progress import CONSOLE, clock
 from pipeline.report import write_report
 
@@ -30,6 +33,13 @@ does nothing where nothing changed. A killed run is finished by running it again
 """
 
 
+_KEPT = "what is committed is kept, run again to finish"
+
+
+class _TerminatedError(KeyboardInterrupt):
+    """SIGTERM, as a scheduler sends it before it takes a machine away; it ends a run as Ctrl-C."""
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code."""
     parser, configured = _parser()
@@ -38,22 +48,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if command is None:
         parser.error("give a command; whisper-pipeline --help lists them")
     _set_up_logging()
+    signal.signal(signal.SIGTERM, _terminate)
     try:
         if command in configured:
             config = from_values(configured[command], values[command])
-            return (
-                _plan(config, as_json=values[command].json) if command == "plan" else _run(config)
-            )
+            return (_plan if command == "plan" else _run)(config, values[command])
         options = values[command]
         return (
             _report(options.output) if command == "report" else _explain(options.output, options.id)
         )
     except (FileNotFoundError, ValueError) as error:
         return _fail(error, 2)
-    except RuntimeError as error:
+    except (OSError, RuntimeError) as error:
         return _fail(error, 1)
+    except _TerminatedError:
+        return _fail(f"terminated; {_KEPT}", 143)
     except KeyboardInterrupt:
-        return _fail("interrupted; what is committed is kept, run again to finish", 130)
+        return _fail(f"interrupted; {_KEPT}", 130)
 
 
 def _parser() -> tuple[ArgumentParser, dict[str, ArgumentParser]]:
@@ -69,6 +80,7 @@ def _parser() -> tuple[ArgumentParser, dict[str, ArgumentParser]]:
         description="Label what is not labelled, filter, write shards, index and report.",
         usage=usage.format("run"),
     )
+    _add_run_options(run)
     report = ArgumentParser(description="Write report.json and report.html again from the ledger.")
     report.add_argument("output", type=Path, help="folder of a finished run")
     explain = ArgumentParser(description="Say why a clip was kept, was rejected or failed.")
@@ -81,10 +93,42 @@ def _parser() -> tuple[ArgumentParser, dict[str, ArgumentParser]]:
     return parser, {"plan": plan, "run": run}
 
 
-def _plan(config: PipelineConfig, *, as_json: bool) -> int:
+def _add_run_options(parser: ArgumentParser) -> None:
+    """Add what is said of one run and is no property of the dataset, so no config has it."""
+    parser.add_argument(
+        "--num_shards",
+        type=int,
+        default=SUPPRESS,
+        help="divide the blocks among so many processes, and do one share; a run without it then "
+        "writes index and report",
+    )
+    parser.add_argument("--shard", type=int, default=SUPPRESS, help="which share, from 0")
+    parser.add_argument(
+        "--verify",
+        action="store_true",
+        default=SUPPRESS,
+        help="read all that is committed and make again what is damaged",
+    )
+    parser.add_argument(
+        "--retry_failed",
+        action="store_true",
+        default=SUPPRESS,
+        help="try again what could not be read or labelled",
+    )
+
+
+def _part(options: Namespace) -> Part | None:
+    """Return the share of the blocks that the options name, or None for all of them."""
+    number, of = options.get("shard"), options.get("num_shards")
+    if (number is None) != (of is None):
+        raise ValueError("--num_shards and --shard belong together: give both or none")
+    return None if number is None or of is None else Part(number=number, of=of)
+
+
+def _plan(config: PipelineConfig, options: Namespace) -> int:
     """Print what a run would do."""
     forecast = make_forecast(config)
-    if as_json:
+    if options.json:
         print(json.dumps(dataclasses.asdict(forecast), indent=2, ensure_ascii=False))
         return 0
     table = Table("corpus", "split", "language", "licence", "utterances", "hours", "blocks")
@@ -115,20 +159,33 @@ def _plan(config: PipelineConfig, *, as_json: bool) -> int:
     return 0
 
 
-def _run(config: PipelineConfig) -> int:
+def _run(config: PipelineConfig, options: Namespace) -> int:
     """Bring a dataset up to date and say what became of it."""
     # Beam takes seconds to import and logs while it is; nothing else here needs it.
     from pipeline.run import run
 
-    outcome = run(config)
+    part = _part(options)
+    outcome = run(
+        config,
+        part=part,
+        verify=options.get("verify", False),
+        retry_failed=options.get("retry_failed", False),
+    )
     output = Path(config.output)
+    totals = outcome.totals
+    if totals is None:
+        print(
+            f"Done with {part}: {outcome.labelled} of its {outcome.blocks} blocks labelled, "
+            f"{outcome.rebuilt} shards written. When all are done, run without --num_shards and "
+            "--shard to write index and report."
+        )
+        return 0
     if outcome.rebuilt == 0:
         print(
             f"Nothing to do: all {outcome.blocks} blocks are labelled by this teacher and filtered "
             f"with these limits; {output / 'index.json'} is up to date."
         )
         return 0
-    totals = outcome.totals
     table = Table("", "utterances", "hours")
     table.add_row("planned", str(totals.planned), f"{totals.hours_planned:.2f}")
     table.add_row("kept", str(totals.kept), f"{totals.hours_kept:.2f}")
@@ -159,6 +216,10 @@ def _explain(output: Path, wanted: str) -> int:
     """Print what became of a clip or utterance."""
     print("\n\n".join(explain(output, wanted)))
     return 0
+
+
+def _terminate(_number: int, _frame: object) -> None:
+    raise _TerminatedError
 
 
 def _fail(error: object, code: int) -> int:

@@ -9,7 +9,7 @@ from pipeline.config import PipelineConfig
 from pipeline.layout import Layout
 from pipeline.plan import PlannedCorpus, make_plan
 from pipeline.teacher import resolve_revision, settle
-from pipeline.totals import teacher_time
+from pipeline.timings import read_timings
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,10 +47,7 @@ def make_forecast(config: PipelineConfig) -> Forecast:
     layout, keys = Layout(Path(config.output)), plan.keys
     to_build = [b for b in plan.blocks if not committed(b, layout, keys)]
     to_label = [b for b in to_build if not is_labelled(b, layout, keys)]
-    teacher_seconds, audio_seconds = teacher_time(
-        layout.ledger(keys.label_key, block.id) for block in plan.blocks
-    )
-    rtfx = audio_seconds / teacher_seconds if teacher_seconds else None
+    rtfx = read_timings(layout.ledger(keys.label_key, block.id) for block in plan.blocks).rtfx
     hours_to_label = sum(block.duration_seconds for block in to_label) / 3600
     return Forecast(
         corpora=plan.corpora,
