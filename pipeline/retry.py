@@ -11,9 +11,9 @@ import logging
 from pathlib import Path
 
 from pipeline.blocks import committed, is_labelled, label_entries, write_part
-from pipeline.corpora.utterance import RULE_STAGE
 from pipeline.config import PipelineConfig
 from pipeline.corpora import Utterance
+from pipeline.corpora.utterance import RULE_STAGE
 from pipeline.layout import Layout
 from pipeline.ledger import Failure, LedgerRow, read_failures, read_ledger, write_failures
 from pipeline.plan import Block, Keys, entries
