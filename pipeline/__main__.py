@@ -20,7 +20,7 @@ from rich.table import Table
 from pipeline import __version__
 from pipeline.config import PipelineConfig, config_parser, from_values
 from pipeline.explain import explain
-from pipeline.forecast import make_forecast
+from pipeline.forecast import Estimate, make_forecast
 from pipeline.parts import Part
 from pipeline.progress import CONSOLE, clock
 from pipeline.report import write_report
@@ -75,7 +75,7 @@ def _parser() -> tuple[ArgumentParser, dict[str, ArgumentParser]]:
     plan = config_parser(
         description="Say what a run would do, and do none of it.", usage=usage.format("plan")
     )
-    plan.add_argument("--json", action="store_true", help="print JSON instead of a table")
+    _add_plan_options(plan)
     run = config_parser(
         description="Label what is not labelled, filter, write shards, index and report.",
         usage=usage.format("run"),
@@ -91,6 +91,22 @@ def _parser() -> tuple[ArgumentParser, dict[str, ArgumentParser]]:
     commands.add_subcommand("report", report, help="write the report again, without the teacher")
     commands.add_subcommand("explain", explain, help="why a clip was kept, rejected or failed")
     return parser, {"plan": plan, "run": run}
+
+
+def _add_plan_options(parser: ArgumentParser) -> None:
+    """Add what is said of one plan and is no property of the dataset."""
+    parser.add_argument(
+        "--json", action="store_true", default=SUPPRESS, help="print JSON instead of a table"
+    )
+    parser.add_argument(
+        "--measure",
+        type=int,
+        default=SUPPRESS,
+        help="label so many utterances with the teacher, and estimate time, money and disk from it",
+    )
+    parser.add_argument(
+        "--price_per_hour", type=float, default=SUPPRESS, help="what an hour of one worker costs"
+    )
 
 
 def _add_run_options(parser: ArgumentParser) -> None:
@@ -127,8 +143,11 @@ def _part(options: Namespace) -> Part | None:
 
 def _plan(config: PipelineConfig, options: Namespace) -> int:
     """Print what a run would do."""
-    forecast = make_forecast(config)
-    if options.json:
+    measured, price = options.get("measure", 0), options.get("price_per_hour")
+    if measured < 0 or (price is not None and not measured):
+        raise ValueError("--measure takes a number of utterances, and --price_per_hour needs it")
+    forecast = make_forecast(config, measure=measured, price_per_hour=price)
+    if options.get("json"):
         print(json.dumps(dataclasses.asdict(forecast), indent=2, ensure_ascii=False))
         return 0
     table = Table("corpus", "split", "language", "licence", "utterances", "hours", "blocks")
@@ -144,7 +163,9 @@ def _plan(config: PipelineConfig, options: Namespace) -> int:
         f"{forecast.blocks_done} up to date.",
         highlight=False,
     )
-    if forecast.teacher_hours is not None and forecast.blocks_to_label:
+    if forecast.estimate:
+        console.print(_estimate(forecast.estimate), highlight=False)
+    elif forecast.teacher_hours is not None and forecast.blocks_to_label:
         console.print(
             f"About {forecast.teacher_hours:.2f} h of teacher compute, at RTFx "
             f"{forecast.rtfx:.1f} as measured in {config.output}.",
@@ -152,11 +173,22 @@ def _plan(config: PipelineConfig, options: Namespace) -> int:
         )
     elif forecast.blocks_to_label:
         console.print(
-            "Time and cost are not known yet: they are measured by the first labelled block, "
-            "so start the run, and plan again.",
+            "Time and cost are not known yet: --measure 200 labels a sample to estimate them.",
             highlight=False,
         )
     return 0
+
+
+def _estimate(estimate: Estimate) -> str:
+    """Say what a run will take."""
+    stages = ", ".join(f"{name} {spent:.1f} s" for name, spent in estimate.stage_seconds.items())
+    cost = "" if estimate.cost is None else f", which cost {estimate.cost:.2f}"
+    return (
+        f"About {estimate.compute_hours:.2f} worker-hours to label the rest{cost}; "
+        f"{estimate.ledger_bytes / 1e9:.2f} GB of ledger and at most "
+        f"{estimate.shard_bytes / 1e9:.2f} GB of shards. Measured on "
+        f"{estimate.sample_utterances} utterances, {estimate.sample_seconds:.0f} s: {stages}."
+    )
 
 
 def _run(config: PipelineConfig, options: Namespace) -> int:
