@@ -1,6 +1,7 @@
 # quickstart  the whole chain on the embedded corpus: label, filter, distil, evaluate, one table
 # test        what a commit must pass: check, then the tests
 # check       style, types and the map of the packages
+# faults      kill runs at forty points of their work, and see that nothing is lost
 # bench       speed of the parts, for comparing two versions on one machine
 #
 # PYTHON picks the interpreter of a new .venv, PIP_FLAGS is added to the installation, for example
@@ -10,7 +11,7 @@ SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := help
-.PHONY: help quickstart test check bench
+.PHONY: help quickstart test check faults bench
 
 PYTHON ?= python3
 PIP_FLAGS ?=
@@ -45,3 +46,7 @@ check: .venv/.installed
 
 bench: .venv/.installed
 	$(BIN)/python -m pytest tests/benchmarks -o python_files='bench_*.py' -q -s
+
+faults: export FAULT_POINTS = 40
+faults: .venv/.installed
+	$(BIN)/python -m pytest tests/pipeline/test_faults.py tests/pipeline/test_faults_disk.py -q -s

@@ -1,17 +1,19 @@
 """The `whisper-pipeline` command: parse, call, print.
 
-Exit code 0 done, 1 the run failed, 2 bad arguments or configuration, 130 interrupted.
+Exit code 0 done, 1 the run failed, 2 bad arguments or configuration, 130 interrupted, 143
+terminated.
 """
 
 import dataclasses
 import json
 import logging
+import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import get_type_hints
 
-from jsonargparse import ArgumentParser, Namespace
+from jsonargparse import SUPPRESS, ArgumentParser, Namespace
 from rich.console import Console
 from rich.logging import RichHandler
 from rich.table import Table
@@ -19,8 +21,9 @@ from rich.table import Table
 from pipeline import __version__
 from pipeline.config import PipelineConfig, config_parser, from_values
 from pipeline.explain import explain
-from pipeline.forecast import make_forecast
+from pipeline.forecast import Estimate, make_forecast
 from pipeline.limits import FilterConfig
+from pipeline.parts import Part
 from pipeline.progress import CONSOLE, clock
 from pipeline.report import write_report
 from pipeline.sweep import SWEEP
@@ -33,6 +36,13 @@ does nothing where nothing changed. A killed run is finished by running it again
 """
 
 
+_KEPT = "what is committed is kept, run again to finish"
+
+
+class _TerminatedError(KeyboardInterrupt):
+    """SIGTERM, as a scheduler sends it before it takes a machine away; it ends a run as Ctrl-C."""
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code."""
     parser, configured = _parser()
@@ -41,14 +51,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if command is None:
         parser.error("give a command; whisper-pipeline --help lists them")
     _set_up_logging()
+    signal.signal(signal.SIGTERM, _terminate)
     try:
         if command in configured:
             config = from_values(configured[command], values[command])
             if command == "parity":
                 return _parity(config, values[command].num_clips)
-            return (
-                _plan(config, as_json=values[command].json) if command == "plan" else _run(config)
-            )
+            return (_plan if command == "plan" else _run)(config, values[command])
         options = values[command]
         return (
             _report(options.output, options.thresholds)
@@ -57,10 +66,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         )
     except (FileNotFoundError, ValueError) as error:
         return _fail(error, 2)
-    except RuntimeError as error:
+    except (OSError, RuntimeError) as error:
         return _fail(error, 1)
+    except _TerminatedError:
+        return _fail(f"terminated; {_KEPT}", 143)
     except KeyboardInterrupt:
-        return _fail("interrupted; what is committed is kept, run again to finish", 130)
+        return _fail(f"interrupted; {_KEPT}", 130)
 
 
 def _parser() -> tuple[ArgumentParser, dict[str, ArgumentParser]]:
@@ -71,7 +82,7 @@ def _parser() -> tuple[ArgumentParser, dict[str, ArgumentParser]]:
     plan = config_parser(
         description="Say what a run would do, and do none of it.", usage=usage.format("plan")
     )
-    plan.add_argument("--json", action="store_true", help="print JSON instead of a table")
+    _add_plan_options(plan)
     run = config_parser(
         description="Label what is not labelled, filter, write shards, index and report.",
         usage=usage.format("run"),
@@ -81,6 +92,7 @@ def _parser() -> tuple[ArgumentParser, dict[str, ArgumentParser]]:
         usage=usage.format("parity"),
     )
     parity.add_argument("--num_clips", type=int, default=64, help="how many clips are labelled")
+    _add_run_options(run)
     report = ArgumentParser(description="Write report.json and report.html again from the ledger.")
     report.add_argument("output", type=Path, help="folder of a finished run")
     report.add_argument(
@@ -105,10 +117,61 @@ def _parser() -> tuple[ArgumentParser, dict[str, ArgumentParser]]:
     return parser, {"plan": plan, "run": run, "parity": parity}
 
 
-def _plan(config: PipelineConfig, *, as_json: bool) -> int:
+def _add_plan_options(parser: ArgumentParser) -> None:
+    """Add what is said of one plan and is no property of the dataset."""
+    parser.add_argument(
+        "--json", action="store_true", default=SUPPRESS, help="print JSON instead of a table"
+    )
+    parser.add_argument(
+        "--measure",
+        type=int,
+        default=SUPPRESS,
+        help="label so many utterances with the teacher, and estimate time, money and disk from it",
+    )
+    parser.add_argument(
+        "--price_per_hour", type=float, default=SUPPRESS, help="what an hour of one worker costs"
+    )
+
+
+def _add_run_options(parser: ArgumentParser) -> None:
+    """Add what is said of one run and is no property of the dataset, so no config has it."""
+    parser.add_argument(
+        "--num_shards",
+        type=int,
+        default=SUPPRESS,
+        help="divide the blocks among so many processes, and do one share; a run without it then "
+        "writes index and report",
+    )
+    parser.add_argument("--shard", type=int, default=SUPPRESS, help="which share, from 0")
+    parser.add_argument(
+        "--verify",
+        action="store_true",
+        default=SUPPRESS,
+        help="read all that is committed and make again what is damaged",
+    )
+    parser.add_argument(
+        "--retry_failed",
+        action="store_true",
+        default=SUPPRESS,
+        help="try again what could not be read or labelled",
+    )
+
+
+def _part(options: Namespace) -> Part | None:
+    """Return the share of the blocks that the options name, or None for all of them."""
+    number, of = options.get("shard"), options.get("num_shards")
+    if (number is None) != (of is None):
+        raise ValueError("--num_shards and --shard belong together: give both or none")
+    return None if number is None or of is None else Part(number=number, of=of)
+
+
+def _plan(config: PipelineConfig, options: Namespace) -> int:
     """Print what a run would do."""
-    forecast = make_forecast(config)
-    if as_json:
+    measured, price = options.get("measure", 0), options.get("price_per_hour")
+    if measured < 0 or (price is not None and not measured):
+        raise ValueError("--measure takes a number of utterances, and --price_per_hour needs it")
+    forecast = make_forecast(config, measure=measured, price_per_hour=price)
+    if options.get("json"):
         print(json.dumps(dataclasses.asdict(forecast), indent=2, ensure_ascii=False))
         return 0
     table = Table("corpus", "split", "language", "licence", "utterances", "hours", "blocks")
@@ -124,7 +187,9 @@ def _plan(config: PipelineConfig, *, as_json: bool) -> int:
         f"{forecast.blocks_done} up to date.",
         highlight=False,
     )
-    if forecast.teacher_hours is not None and forecast.blocks_to_label:
+    if forecast.estimate:
+        console.print(_estimate(forecast.estimate), highlight=False)
+    elif forecast.teacher_hours is not None and forecast.blocks_to_label:
         console.print(
             f"About {forecast.teacher_hours:.2f} h of teacher compute, at RTFx "
             f"{forecast.rtfx:.1f} as measured in {config.output}.",
@@ -132,27 +197,51 @@ def _plan(config: PipelineConfig, *, as_json: bool) -> int:
         )
     elif forecast.blocks_to_label:
         console.print(
-            "Time and cost are not known yet: they are measured by the first labelled block, "
-            "so start the run, and plan again.",
+            "Time and cost are not known yet: --measure 200 labels a sample to estimate them.",
             highlight=False,
         )
     return 0
 
 
-def _run(config: PipelineConfig) -> int:
+def _estimate(estimate: Estimate) -> str:
+    """Say what a run will take."""
+    stages = ", ".join(f"{name} {spent:.1f} s" for name, spent in estimate.stage_seconds.items())
+    cost = "" if estimate.cost is None else f", which cost {estimate.cost:.2f}"
+    return (
+        f"About {estimate.compute_hours:.2f} worker-hours to label the rest{cost}; "
+        f"{estimate.ledger_bytes / 1e9:.2f} GB of ledger and at most "
+        f"{estimate.shard_bytes / 1e9:.2f} GB of shards. Measured on "
+        f"{estimate.sample_utterances} utterances, {estimate.sample_seconds:.0f} s: {stages}."
+    )
+
+
+def _run(config: PipelineConfig, options: Namespace) -> int:
     """Bring a dataset up to date and say what became of it."""
     # Beam takes seconds to import and logs while it is; nothing else here needs it.
     from pipeline.run import run
 
-    outcome = run(config)
+    part = _part(options)
+    outcome = run(
+        config,
+        part=part,
+        verify=options.get("verify", False),
+        retry_failed=options.get("retry_failed", False),
+    )
     output = Path(config.output)
+    totals = outcome.totals
+    if totals is None:
+        print(
+            f"Done with {part}: {outcome.labelled} of its {outcome.blocks} blocks labelled, "
+            f"{outcome.rebuilt} shards written. When all are done, run without --num_shards and "
+            "--shard to write index and report."
+        )
+        return 0
     if outcome.rebuilt == 0:
         print(
             f"Nothing to do: all {outcome.blocks} blocks are labelled by this teacher and filtered "
             f"with these limits; {output / 'index.json'} is up to date."
         )
         return 0
-    totals = outcome.totals
     table = Table("", "utterances", "hours")
     table.add_row("planned", str(totals.planned), f"{totals.hours_planned:.2f}")
     table.add_row("kept", str(totals.kept), f"{totals.hours_kept:.2f}")
@@ -203,6 +292,10 @@ def _explain(options: Namespace) -> int:
     supposed = {name: options[name] for name in names if options[name] is not None}
     print("\n\n".join(explain(options.output, options.id, **supposed)))
     return 0
+
+
+def _terminate(_number: int, _frame: object) -> None:
+    raise _TerminatedError
 
 
 def _fail(error: object, code: int) -> int:

@@ -31,6 +31,7 @@ from pipeline.labelling import label_clips
 from pipeline.layout import Layout
 from pipeline.ledger import (
     Failure,
+    LedgerRow,
     read_failures,
     read_ledger,
     read_ledger_metadata,
@@ -41,7 +42,9 @@ from pipeline.plan import Block, Keys, entries
 from pipeline.rows import Labelled, make_rows
 from pipeline.schema import SAMPLE_RATE, Sample
 from pipeline.shards import CommitRecord, read_record, write_record, write_shard
+from pipeline.stopwatch import LABEL_STAGES, Stopwatch
 from pipeline.teacher import load_teacher
+from pipeline.timings import write_timing
 from pipeline.voice import find_speech
 
 logger = logging.getLogger(__name__)
@@ -95,27 +98,51 @@ def label_block(block: Block, config: PipelineConfig, keys: Keys) -> None:
     if is_labelled(block, layout, keys):
         return
     found = entries(block, config)
-    planned = make_clips((e for e in found if isinstance(e, Utterance)), config.clips, find_speech)
+    stopwatch = Stopwatch()
+    rows, failures = label_entries(found, config, keys, stopwatch)
+    write_failures(layout.failures(keys.label_key, block.id), failures)
+    write_part(block, config, keys, rows, stopwatch)
+
+
+def label_entries(
+    found: Sequence[Utterance | Failure], config: PipelineConfig, keys: Keys, stopwatch: Stopwatch
+) -> tuple[list[LedgerRow], list[Failure]]:
+    """Label entries of a corpus; return rows in the order of the corpus, and what failed."""
+    with stopwatch.stage("read"):  # what has no length yet is measured, what is too long is cut
+        utterances = (e for e in found if isinstance(e, Utterance))
+        planned = make_clips(utterances, config.clips, find_speech)
     failures = [*(e for e in found if isinstance(e, Failure)), *planned.failures]
-    labelled, failed, teacher_seconds = label_clips(
+    labelled, failed = label_clips(
         planned,
         lambda: _teacher(config.teacher, config.decoding, keys.teacher_revision),
+        stopwatch,
         batch_size=config.teacher.batch_size,
         window_seconds=config.clips.max_seconds,
     )
-    failures += failed
-    rows = make_rows(_in_corpus_order(labelled, found), config.teacher.model, keys.teacher_revision)
-    write_failures(layout.failures(keys.label_key, block.id), failures)
-    write_ledger(
-        layout.ledger(keys.label_key, block.id),
-        rows,
-        {
-            "block": block.id,
-            "fingerprint": block.fingerprint,
-            "teacher_seconds": f"{teacher_seconds:.3f}",
-            "audio_seconds": f"{sum(row.duration_seconds for row in rows):.3f}",
-        },
-    )
+    with stopwatch.stage("score"):
+        ordered = _in_corpus_order(labelled, found)
+        rows = make_rows(ordered, config.teacher.model, keys.teacher_revision)
+    return rows, failures + failed
+
+
+def write_part(
+    block: Block,
+    config: PipelineConfig,
+    keys: Keys,
+    rows: Sequence[LedgerRow],
+    stopwatch: Stopwatch,
+) -> None:
+    """Commit the labels of a block, with what they cost."""
+    padded = config.teacher.window == "full"
+    metadata = {
+        "block": block.id,
+        "fingerprint": block.fingerprint,
+        "audio_seconds": f"{sum(row.duration_seconds for row in rows):.3f}",
+        "full_windows": str(len(rows) if padded else 0),
+    }
+    spent = {f"{stage}_seconds": f"{stopwatch[stage]:.3f}" for stage in LABEL_STAGES}
+    path = Layout(Path(config.output)).ledger(keys.label_key, block.id)
+    write_ledger(path, rows, metadata | spent)
 
 
 def build_shard(
@@ -150,9 +177,12 @@ def build_shard(
     # From here on the old record would speak of a shard that is being replaced.
     layout.commit_record(block.id).unlink(missing_ok=True)
     layout.shard(block.id).unlink(missing_ok=True)
-    samples = _with_audio(kept, utterances, fates)
-    first = next(samples, None)
-    shard = write_shard(layout.shard(block.id), chain([first], samples)) if first else None
+    stopwatch = Stopwatch()
+    with stopwatch.stage("write"):
+        samples = _with_audio(kept, utterances, fates)
+        first = next(samples, None)
+        shard = write_shard(layout.shard(block.id), chain([first], samples)) if first else None
+    write_timing(layout.timing(block.id), stopwatch["write"])
     counts = count_fates(fates)
     record = CommitRecord(
         block=block.id,

@@ -66,6 +66,15 @@ def read_context(config: FilterConfig) -> Context:
     return context
 
 
+def named_files(config: FilterConfig) -> list[str]:
+    """List the files and folders that the options name."""
+    return [
+        name
+        for name in (*config.evaluation_sets, config.acceptance_model, config.second_ledger)
+        if name
+    ]
+
+
 def needs_ledger(config: FilterConfig) -> bool:
     """Tell whether a decision about one row depends on others, so all must be labelled first."""
     return config.drop_duplicates or config.speaking_rate == "ledger"

@@ -39,6 +39,17 @@ def replacing(path: str | Path) -> Iterator[Path]:
     _flush(path.parent)
 
 
+def remove_stale(folder: str | Path) -> int:
+    """Delete temporary files that killed runs have left below a folder; return how many.
+
+    Only for who knows that nobody else writes there.
+    """
+    stale = list(Path(folder).rglob(f".*{TEMPORARY_SUFFIX}"))
+    for path in stale:
+        path.unlink(missing_ok=True)
+    return len(stale)
+
+
 def write_text(path: str | Path, text: str) -> None:
     """Write a UTF-8 text file whole or not at all."""
     with replacing(path) as temporary:

@@ -1,12 +1,10 @@
 """Bring clips before the teacher, in batches; what fails, fails alone.
 
 The next batch is read and its features are computed while the teacher is at work on this one. Here
-is who shares a batch, and what happens when one cannot be labelled. The seconds inside the teacher
-are counted, because speed and cost are promised from them.
+is who shares a batch, and what happens when one cannot be labelled.
 """
 
 import logging
-import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
@@ -16,6 +14,7 @@ from pipeline.clips import Clip, Clips, Heard, failure, read_clip
 from pipeline.ledger import Failure
 from pipeline.longform import label_sequentially
 from pipeline.rows import Labelled
+from pipeline.stopwatch import Stopwatch
 from pipeline.teacher import Prepared, Teacher, ahead
 
 logger = logging.getLogger(__name__)
@@ -25,38 +24,42 @@ Batch = Sequence[tuple[Heard, np.ndarray]]
 
 
 def label_clips(
-    planned: Clips, load: Callable[[], Teacher], *, batch_size: int, window_seconds: float
-) -> tuple[list[Labelled], list[Failure], float]:
+    planned: Clips,
+    load: Callable[[], Teacher],
+    stopwatch: Stopwatch,
+    *,
+    batch_size: int,
+    window_seconds: float,
+) -> tuple[list[Labelled], list[Failure]]:
     """Label the clips of a block, the long recordings too.
 
     Args:
         planned: what is to be labelled.
         load: returns the teacher; called when there is something to label, and not before.
+        stopwatch: told of the stages "read" and "teacher"; of long recordings of the teacher only.
         batch_size: clips at once.
         window_seconds: how much of a long recording is labelled at once.
 
     Returns:
-        The labelled clips in any order, what failed, and the seconds spent inside the teacher.
+        The labelled clips in any order, and what failed.
     """
     labelled: list[Labelled] = []
     failures: list[Failure] = []
-    teacher_seconds = 0.0
     if not planned.clips and not planned.long:
-        return [], [], 0.0
+        return [], []
     teacher = load()
 
     def label(
         batch: Batch, prepared: Prepared | None = None
     ) -> tuple[list[Labelled], list[Failure]]:
-        nonlocal teacher_seconds
-        started = time.perf_counter()
-        result = _label(teacher, batch, prepared)
-        teacher_seconds += time.perf_counter() - started
-        return result
+        with stopwatch.stage("teacher"):
+            return _label(teacher, batch, prepared)
 
     def ready(clips: Sequence[Clip]) -> tuple[Batch, list[Failure], Prepared | None]:
-        batch, unreadable = _read(clips)
-        return batch, unreadable, teacher.prepare([audio for _, audio in batch]) if batch else None
+        with stopwatch.stage("read"):
+            batch, unreadable = _read(clips)
+            prepared = teacher.prepare([audio for _, audio in batch]) if batch else None
+        return batch, unreadable, prepared
 
     for _, (batch, unreadable, prepared) in ahead(_batches(planned.clips, batch_size), ready):
         done, failed = label(batch, prepared)
@@ -66,7 +69,7 @@ def label_clips(
         done, failed = label_sequentially(planned.long, label, window_seconds, batch_size)
         labelled += done
         failures += failed
-    return labelled, failures, teacher_seconds
+    return labelled, failures
 
 
 def _batches(clips: Sequence[Clip], batch_size: int) -> Iterator[list[Clip]]:

@@ -55,3 +55,7 @@ class Layout:
     def failures(self, label_key: str, block_id: str) -> Path:
         """What of one block could not be labelled."""
         return self.output / "failures" / label_key / f"{block_id}.jsonl"
+
+    def timing(self, block_id: str) -> Path:
+        """How long it took to write the shard of one block; it counts for nothing else."""
+        return self.output / "timings" / f"{block_id}.json"

@@ -111,7 +111,7 @@ def write_ledger(path: str | Path, rows: Sequence[LedgerRow], metadata: dict[str
         metadata = metadata | {PACKED.decode(): "true"}
     table = table.replace_schema_metadata(dict(sorted(metadata.items())))
     with replacing(path) as temporary:
-        pq.write_table(table, temporary, compression="zstd")
+        pq.write_table(table, temporary, compression="zstd", write_page_checksum=True)
 
 
 def read_ledger(path: str | Path) -> tuple[list[LedgerRow], dict[str, str]]:
@@ -121,7 +121,7 @@ def read_ledger(path: str | Path) -> tuple[list[LedgerRow], dict[str, str]]:
         FileNotFoundError: the block is not labelled yet.
         ValueError: the part is damaged, or of a release with other fields.
     """
-    table = _parquet(path, pq.read_table)
+    table = _parquet(path, lambda path: pq.read_table(path, page_checksum_verification=True))
     rows = [from_dict(Sample, row) for row in table.to_pylist()]
     return rows, _text(table.schema.metadata)
 
@@ -157,7 +157,9 @@ def _parquet(path: str | Path, read: Callable[[Path], T]) -> T:
     """Read a ledger part, or say what to do about a damaged one."""
     try:
         return read(Path(path))
-    except pa.ArrowInvalid as error:
+    except FileNotFoundError:
+        raise
+    except (pa.ArrowInvalid, OSError) as error:  # OSError: a page whose checksum is wrong
         raise ValueError(
             f"{path} is damaged ({error}); delete it, then run the pipeline again"
         ) from error

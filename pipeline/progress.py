@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
 from rich.console import Console
 from rich.live import Live
@@ -16,7 +17,7 @@ from rich.table import Table
 from pipeline.blocks import committed, is_labelled
 from pipeline.layout import Layout
 from pipeline.plan import Plan
-from pipeline.totals import teacher_time
+from pipeline.timings import read_timings
 
 logger = logging.getLogger(__name__)
 
@@ -72,17 +73,30 @@ class Tracker:
         )
 
     def _look(self) -> None:
-        """Remember the blocks that were committed since the last look."""
-        keys = self._plan.keys
+        """Remember the blocks that were committed since the last look.
+
+        Two folders are listed and only what is new in them is opened: of ten thousand blocks, a
+        handful is finished between two looks.
+        """
+        keys, layout = self._plan.keys, self._layout
+        parts = _stems(layout.ledger(keys.label_key, "").parent) - self._labelled.keys()
+        records = _stems(layout.shards, ".json") - self._done.keys()
         for block in self._plan.blocks:
-            if block.id not in self._labelled and is_labelled(block, self._layout, keys):
-                part = self._layout.ledger(keys.label_key, block.id)
-                self._labelled[block.id] = teacher_time([part])
-            if block.id not in self._done and (record := committed(block, self._layout, keys)):
+            if block.id in parts and is_labelled(block, layout, keys):
+                spent = read_timings([layout.ledger(keys.label_key, block.id)])
+                self._labelled[block.id] = (spent.seconds["teacher"], spent.audio_seconds)
+            if block.id in records and (record := committed(block, layout, keys)):
                 self._done[block.id] = (record.kept_seconds, sum(record.failed.values()))
 
     def _seconds_done(self) -> float:
         return sum(b.duration_seconds for b in self._plan.blocks if b.id in self._done)
+
+
+def _stems(folder: Path, suffix: str = ".parquet") -> set[str]:
+    """Name the blocks that have a file in a folder."""
+    if not folder.is_dir():
+        return set()
+    return {path.stem for path in folder.iterdir() if path.suffix == suffix}
 
 
 @contextmanager

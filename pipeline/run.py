@@ -7,8 +7,8 @@ because audio through a shuffle costs four to eleven times its size in memory, a
 in-process runner starts nothing behind a shuffle before everything in front of it is done.
 """
 
+import copy
 import dataclasses
-import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -18,19 +18,23 @@ import apache_beam as beam
 from apache_beam.options.pipeline_options import PipelineOptions
 
 from pipeline import __version__, files
-from pipeline.blocks import committed, is_labelled, process_block
+from pipeline.backlog import Backlog, clean, find_backlog, withdraw
+from pipeline.blocks import label_block, process_block
 from pipeline.config import PipelineConfig, to_yaml
+from pipeline.context import Context, needs_ledger
 from pipeline.layout import Layout
+from pipeline.locking import locked
+from pipeline.parts import Part
 from pipeline.plan import Block, Keys, Plan, make_plan
 from pipeline.progress import display
-from pipeline.report import write_report
+from pipeline.report import ledger_context, write_report
+from pipeline.retry import retry_block
 from pipeline.schema import SCHEMA_VERSION, Index, Totals, read_index, to_json
 from pipeline.scoring import language_code
 from pipeline.teacher import check_teacher, resolve_revision, settle, uses_accelerator
 from pipeline.totals import TooManyFailuresError, add_up, check_budget, commit_records
+from pipeline.verify import withdraw_damaged
 from pipeline.workers import num_workers, pipeline_options, runner, watch
-
-logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,7 +46,8 @@ class Outcome:
     """Blocks labelled by this run."""
     rebuilt: int
     """Shards written by this run, those of the newly labelled blocks included."""
-    totals: Totals
+    totals: Totals | None
+    """None after a part: the numbers are of the whole, and so is the index."""
 
     @property
     def nothing_to_do(self) -> bool:
@@ -50,60 +55,100 @@ class Outcome:
         return self.rebuilt == 0
 
 
-def run(config: PipelineConfig) -> Outcome:
+def run(
+    config: PipelineConfig,
+    *,
+    part: Part | None = None,
+    verify: bool = False,
+    retry_failed: bool = False,
+) -> Outcome:
     """Label what is not labelled, filter, write shards, index and report.
+
+    Args:
+        config: what to make of what.
+        part: do only this share of the blocks, beside other processes that do the others, and
+            leave index and report to a run of the whole.
+        verify: read all that is committed and make again what is damaged.
+        retry_failed: try again what could not be read or labelled.
 
     Raises:
         FileNotFoundError: a corpus or the teacher does not exist.
         ValueError: the configuration cannot work.
+        OSError: the output cannot be written to.
         RuntimeError: the run stopped; the message says why and what to do.
     """
     started = time.monotonic()
     config = dataclasses.replace(config, teacher=settle(config.teacher))
     layout = Layout(Path(config.output))
     plan = make_plan(config, resolve_revision(config.teacher))
-    to_build = [b for b in plan.blocks if not committed(b, layout, plan.keys)]
-    to_label = [b for b in to_build if not is_labelled(b, layout, plan.keys)]
-    if to_label:
-        languages = {language_code(corpus.language) for corpus in config.corpora}
-        check_teacher(config.teacher, plan.keys.teacher_revision, languages)
-    accelerated = bool(to_label) and uses_accelerator(config.teacher)
-    workers = num_workers(len(to_build), len(to_label), accelerated=accelerated)
-    options = pipeline_options(config.beam, workers)
+    mine = part.of_plan(plan) if part else plan
+    with locked(layout.output, part):
+        if part is None:
+            clean(plan, layout)
+        if verify:
+            withdraw_damaged(mine, layout)
+        backlog = find_backlog(mine, layout, retry_failed=retry_failed)
+        if backlog.to_label:
+            languages = {language_code(corpus.language) for corpus in config.corpora}
+            check_teacher(config.teacher, plan.keys.teacher_revision, languages)
+        options = _options(config, backlog)
+        withdraw(backlog, layout)
+        files.write_text(layout.plan, to_json(plan) + "\n")
+        files.write_text(layout.config, to_yaml(config))
 
-    orphans = _orphans(plan, layout)
-    if to_build or orphans:
-        layout.index.unlink(missing_ok=True)  # from here on it would not tell the truth
-    for path in orphans:
-        logger.info("removing %s, its block is no longer planned", path)
-        path.unlink()
-    files.write_text(layout.plan, to_json(plan) + "\n")
-    files.write_text(layout.config, to_yaml(config))
-    for block in to_build:  # what an outdated record says of failures must not count any more
-        layout.commit_record(block.id).unlink(missing_ok=True)
-
-    check_budget(layout, plan.keys, plan.num_utterances, config.max_failed_fraction)
-    if to_build:
-        process = ProcessBlock(config, plan.keys, plan.num_utterances)
-        with display(plan, layout) as on_tick:
-            _run_beam(to_build, process, options, on_tick)
-    check_budget(layout, plan.keys, plan.num_utterances, config.max_failed_fraction)
-    index = _write_index(config, plan, layout, time.monotonic() - started)
+        if not retry_failed:
+            check_budget(layout, plan.keys, plan.num_utterances, config.max_failed_fraction)
+        if backlog.blocks:
+            process = ProcessBlock(config, plan.keys, plan.num_utterances, retry=retry_failed)
+            with display(mine, layout) as on_tick:
+                if needs_ledger(config.filter):  # what is kept of a block depends on the others
+                    _run_beam(backlog.blocks, process.labelling_only(), options, on_tick)
+                    if part is None:
+                        process = process.knowing(ledger_context(config.filter, plan, layout))
+                if part is None or not needs_ledger(config.filter):
+                    _run_beam(backlog.blocks, process, options, on_tick)
+        check_budget(layout, plan.keys, plan.num_utterances, config.max_failed_fraction)
+        index = None if part else _write_index(config, plan, layout, time.monotonic() - started)
     return Outcome(
-        blocks=len(plan.blocks),
-        labelled=len(to_label),
-        rebuilt=len(to_build),
-        totals=index.totals,
+        blocks=len(mine.blocks),
+        labelled=len(backlog.to_label),
+        rebuilt=len(backlog.blocks),
+        totals=index and index.totals,
     )
+
+
+def _options(config: PipelineConfig, backlog: Backlog) -> PipelineOptions:
+    """Choose the number of workers by what there is to do."""
+    heavy = len(backlog.to_label) + len(backlog.to_retry)
+    accelerated = bool(heavy) and uses_accelerator(config.teacher)
+    workers = num_workers(len(backlog.blocks), heavy, accelerated=accelerated)
+    return pipeline_options(config.beam, workers)
 
 
 class ProcessBlock(beam.DoFn):
     """The fused stage: a block's reference goes in, its files are committed, its id comes out."""
 
-    def __init__(self, config: PipelineConfig, keys: Keys, num_planned: int) -> None:
+    def __init__(
+        self, config: PipelineConfig, keys: Keys, num_planned: int, *, retry: bool = False
+    ) -> None:
         """Take along what every worker has to know; all of it is small."""
         self._config, self._keys, self._num_planned = config, keys, num_planned
+        self._retry = retry
+        self._label_only = False
+        self._context: Context | None = None
         self._over_budget = False
+
+    def labelling_only(self) -> "ProcessBlock":
+        """Return the stage without the filter, for labels that must all be there before it."""
+        changed = copy.copy(self)
+        changed._label_only = True
+        return changed
+
+    def knowing(self, context: Context) -> "ProcessBlock":
+        """Return the stage with what the filter has to know of the whole ledger."""
+        changed = copy.copy(self)
+        changed._retry, changed._context = False, context
+        return changed
 
     def process(self, block: Block) -> Iterator[str]:
         """Bring one block up to date, unless too much has failed; `run` then says so.
@@ -112,8 +157,13 @@ class ProcessBlock(beam.DoFn):
         """
         if self._over_budget:
             return
-        record = process_block(block, self._config, self._keys)
-        if record.failed:
+        if self._retry:
+            retry_block(block, self._config, self._keys)
+        if self._label_only:
+            label_block(block, self._config, self._keys)
+            return
+        record = process_block(block, self._config, self._keys, self._context)
+        if record.failed and not self._retry:  # what was not retried yet does not count
             try:
                 check_budget(
                     Layout(Path(self._config.output)),
@@ -144,16 +194,6 @@ def _run_beam(
             )
 
     watch(work, on_tick)
-
-
-def _orphans(plan: Plan, layout: Layout) -> list[Path]:
-    """Find shards of blocks that are no longer planned; a reader that globs must not see them.
-
-    Their ledger parts stay: they were paid for, and the corpus may come back.
-    """
-    planned = {block.id for block in plan.blocks}
-    found = sorted([*layout.shards.glob("*.json"), *layout.shards.glob("*.tar")])
-    return [path for path in found if path.stem not in planned]
 
 
 def _write_index(config: PipelineConfig, plan: Plan, layout: Layout, wall_seconds: float) -> Index:

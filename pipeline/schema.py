@@ -11,7 +11,7 @@ import functools
 import hashlib
 import json
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, TypeVar, get_args, get_origin, get_type_hints
@@ -144,6 +144,10 @@ class Totals:
     wall_seconds: float
     rtfx: float
     """Seconds of audio per second of teacher compute."""
+    stage_seconds: dict[str, float] = field(default_factory=dict)
+    """Work by stage (read, teacher, score, write), summed over workers and runs."""
+    padding_fraction: float = 0.0
+    """Share of the teacher's windows that was silence behind the clips."""
 
 
 @dataclass(frozen=True, kw_only=True)

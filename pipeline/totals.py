@@ -6,14 +6,13 @@ utterance is kept, rejected or failed, and a dataset whose numbers do not add up
 
 from collections import Counter
 from collections.abc import Iterable
-from pathlib import Path
 
 from pipeline.blocks import committed
 from pipeline.layout import Layout
-from pipeline.ledger import read_ledger_metadata
 from pipeline.plan import Keys, Plan
 from pipeline.schema import Totals
 from pipeline.shards import CommitRecord, read_record
+from pipeline.timings import read_timings
 
 
 class TooManyFailuresError(RuntimeError):
@@ -45,8 +44,9 @@ def add_up(plan: Plan, layout: Layout, wall_seconds: float) -> Totals:
         AssertionError: an utterance is lost, or counted twice.
     """
     records = commit_records(plan, layout)
-    teacher_seconds, audio_seconds = teacher_time(
-        layout.ledger(plan.keys.label_key, block.id) for block in plan.blocks
+    spent = read_timings(
+        (layout.ledger(plan.keys.label_key, block.id) for block in plan.blocks),
+        (layout.timing(block.id) for block in plan.blocks),
     )
     return Totals(
         planned=plan.num_utterances,
@@ -55,20 +55,12 @@ def add_up(plan: Plan, layout: Layout, wall_seconds: float) -> Totals:
         failed=_sum(record.failed for record in records),
         hours_planned=round(plan.duration_seconds / 3600, 4),
         hours_kept=round(sum(record.kept_seconds for record in records) / 3600, 4),
-        teacher_seconds=round(teacher_seconds, 3),
+        teacher_seconds=round(spent.seconds["teacher"], 3),
         wall_seconds=round(wall_seconds, 3),
-        rtfx=round(audio_seconds / teacher_seconds, 2) if teacher_seconds else 0.0,
+        rtfx=round(spent.rtfx or 0.0, 2),
+        stage_seconds={stage: round(seconds, 3) for stage, seconds in spent.seconds.items()},
+        padding_fraction=round(spent.padding_fraction, 4),
     )
-
-
-def teacher_time(ledger_parts: Iterable[Path]) -> tuple[float, float]:
-    """Sum seconds of compute and seconds of audio over the ledger parts that exist."""
-    teacher_seconds = audio_seconds = 0.0
-    for path in ledger_parts:
-        if metadata := read_ledger_metadata(path):
-            teacher_seconds += float(metadata["teacher_seconds"])
-            audio_seconds += float(metadata["audio_seconds"])
-    return teacher_seconds, audio_seconds
 
 
 def check_budget(layout: Layout, keys: Keys, num_planned: int, max_failed_fraction: float) -> None:

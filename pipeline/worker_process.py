@@ -5,8 +5,13 @@ what this package has to say; on a terminal errors only, as the launcher draws i
 """
 
 import logging
+import os
 import signal
 import sys
+import threading
+import time
+
+_POLL_SECONDS = 0.5
 
 
 def set_up_logging() -> None:
@@ -18,8 +23,22 @@ def set_up_logging() -> None:
     logging.getLogger().addHandler(handler)
 
 
+def end_with_launcher(launcher: int) -> None:
+    """End this process when its launcher is gone, killed before it could stop its workers."""
+
+    def watch() -> None:
+        while os.getppid() == launcher:
+            time.sleep(_POLL_SECONDS)
+        os._exit(1)
+
+    threading.Thread(target=watch, name="launcher_watch", daemon=True).start()
+
+
 if __name__ == "__main__":
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the launcher, which stops us
+    # Ctrl-C, and the SIGTERM that a scheduler sends to all, are for the launcher, which stops us.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    end_with_launcher(os.getppid())
     set_up_logging()  # before the import, which warns of an optional package
 
     from apache_beam.runners.worker import sdk_worker_main

@@ -1,0 +1,76 @@
+"""What of a plan is not up to date, found by looking at the committed files.
+
+Whatever a file was made from is written in it, so nothing has to be remembered between runs, and a
+run that was killed is only a run with a shorter backlog.
+"""
+
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+
+from pipeline.blocks import committed, is_labelled
+from pipeline.files import remove_stale
+from pipeline.layout import Layout
+from pipeline.plan import Block, Plan
+from pipeline.retry import has_failures
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Backlog:
+    """The blocks that are to be worked on."""
+
+    blocks: tuple[Block, ...]
+    """All of them, in the order of the plan."""
+    to_label: tuple[Block, ...]
+    to_retry: tuple[Block, ...]
+    """Labelled, but with failures; these keep their shards until they have better ones."""
+
+
+def find_backlog(plan: Plan, layout: Layout, *, retry_failed: bool) -> Backlog:
+    """Compare a plan with what is committed."""
+    blocks, to_label, to_retry = [], [], []
+    for block in plan.blocks:
+        if not is_labelled(block, layout, plan.keys):
+            to_label.append(block)
+        elif retry_failed and has_failures(block, layout, plan.keys):
+            to_retry.append(block)
+        elif committed(block, layout, plan.keys):
+            continue
+        blocks.append(block)
+    return Backlog(blocks=tuple(blocks), to_label=tuple(to_label), to_retry=tuple(to_retry))
+
+
+def withdraw(backlog: Backlog, layout: Layout) -> None:
+    """Take back what will no longer be true, before work begins.
+
+    That is the index, and the records of the blocks: what they say of failures must not count any
+    more.
+    """
+    if backlog.blocks:
+        layout.index.unlink(missing_ok=True)
+    retried = {block.id for block in backlog.to_retry}
+    for block in backlog.blocks:
+        if block.id not in retried:
+            layout.commit_record(block.id).unlink(missing_ok=True)
+
+
+def clean(plan: Plan, layout: Layout) -> None:
+    """Remove what killed runs and other plans have left, where nobody else is at work."""
+    if stale := remove_stale(layout.output):
+        logger.info("removed %d temporary files of runs that were killed", stale)
+    for path in _orphans(plan, layout):
+        layout.index.unlink(missing_ok=True)  # from here on it would not tell the truth
+        logger.info("removing %s, its block is no longer planned", path)
+        path.unlink()
+
+
+def _orphans(plan: Plan, layout: Layout) -> list[Path]:
+    """Find shards of blocks that are no longer planned; a reader that globs must not see them.
+
+    Their ledger parts stay: they were paid for, and the corpus may come back.
+    """
+    planned = {block.id for block in plan.blocks}
+    found = sorted([*layout.shards.glob("*.json"), *layout.shards.glob("*.tar")])
+    return [path for path in found if path.stem not in planned]

@@ -1,0 +1,112 @@
+"""Label a small sample to learn what all of it will take: time, money and disk.
+
+The sample is spread over the blocks that are not labelled yet and goes through the real stages with
+the real teacher, after one clip to warm up. Nothing of it is kept.
+"""
+
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from pipeline.audio import encode_flac
+from pipeline.blocks import label_entries
+from pipeline.clips import Span, load_span
+from pipeline.config import PipelineConfig
+from pipeline.corpora import Utterance
+from pipeline.ledger import LedgerRow, write_ledger
+from pipeline.plan import Block, Keys, entries
+from pipeline.stopwatch import LABEL_STAGES, Stopwatch
+
+_MAX_BLOCKS = 16
+"""To list a block costs time too; so many are enough to see every corpus."""
+_BYTES_PER_CLIP = 4096
+"""What a clip's JSON and the two headers of its members take in a tar, generously."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measurement:
+    """What a sample took on one worker of this machine."""
+
+    utterances: int
+    audio_seconds: float
+    stage_seconds: dict[str, float]
+    ledger_bytes_per_second: float
+    """Per second of audio."""
+    shard_bytes_per_second: float
+    """Per second of audio, were all of it kept."""
+
+    @property
+    def compute_per_audio(self) -> float:
+        """Seconds of work per second of audio."""
+        return sum(self.stage_seconds.values()) / self.audio_seconds
+
+    @property
+    def rtfx(self) -> float:
+        """Seconds of audio per second of teacher."""
+        return self.audio_seconds / self.stage_seconds["teacher"]
+
+
+def measure(
+    blocks: Sequence[Block], config: PipelineConfig, keys: Keys, num_utterances: int
+) -> Measurement:
+    """Label utterances spread over blocks.
+
+    Args:
+        blocks: where to take them from, at least one.
+        config: what to do with them.
+        keys: names the teacher's revision.
+        num_utterances: about how many; several batches give a better figure than one.
+
+    Raises:
+        RuntimeError: none of them could be labelled.
+    """
+    sample = [u for block in _spread(blocks, _MAX_BLOCKS) for u in _utterances(block, config)]
+    sample = _spread(sample, num_utterances)
+    label_entries(sample[:1], config, keys, Stopwatch())
+    stopwatch = Stopwatch()
+    rows, failures = label_entries(sample, config, keys, stopwatch)
+    audio_seconds = sum(row.duration_seconds for row in rows)
+    if not audio_seconds or not stopwatch["teacher"]:
+        why = f", for example {failures[0].id}: {failures[0].message}" if failures else ""
+        raise RuntimeError(f"none of {len(sample)} utterances could be labelled{why}")
+    with stopwatch.stage("write"):
+        shard_bytes = sum(_shard_bytes(row, sample) for row in rows)
+    return Measurement(
+        utterances=len(sample),
+        audio_seconds=audio_seconds,
+        stage_seconds={stage: stopwatch[stage] for stage in (*LABEL_STAGES, "write")},
+        ledger_bytes_per_second=(_ledger_bytes(rows) - _ledger_bytes([])) / audio_seconds,
+        shard_bytes_per_second=shard_bytes / audio_seconds,
+    )
+
+
+def _spread(items: Sequence, count: int) -> list:
+    """Take so many items, evenly from all of them."""
+    count = min(count, len(items))
+    return [items[number * len(items) // count] for number in range(count)]
+
+
+def _utterances(block: Block, config: PipelineConfig) -> list[Utterance]:
+    return [entry for entry in entries(block, config) if isinstance(entry, Utterance)]
+
+
+def _ledger_bytes(rows: Sequence[LedgerRow]) -> int:
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "sample.parquet"
+        write_ledger(path, rows, {})
+        return path.stat().st_size
+
+
+def _shard_bytes(row: LedgerRow, sample: Sequence[Utterance]) -> int:
+    """Read a clip again and encode it, as is done for a shard."""
+    by_id = {utterance.id: utterance for utterance in sample}
+    spans = [
+        Span(
+            utterance=by_id[u.id],
+            start_seconds=u.recording_start_seconds,
+            duration_seconds=u.duration,
+        )
+        for u in row.utterances
+    ]
+    return _BYTES_PER_CLIP + sum(len(encode_flac(load_span(span))) for span in spans)
