@@ -18,6 +18,8 @@ from typing import Any
 from distill.config import TrainConfig
 
 RECORD = "checkpoint.json"
+PARTIAL = "checkpoint.partial"
+"""Stands in a folder that is being filled. One with neither is not of this release."""
 FREE_KEYS = {
     "output",
     "resume",
@@ -45,7 +47,7 @@ class Checkpoint:
 
 def commit(folder: Path, step: int, tokens: int, config: TrainConfig, num_processes: int) -> None:
     """Declare a checkpoint whole: what is in the folder now is on the disk and is all of it."""
-    files = sorted(p for p in folder.rglob("*") if p.is_file() and p.name != RECORD)
+    files = sorted(p for p in folder.rglob("*") if p.is_file() and p.name not in (RECORD, PARTIAL))
     for path in [*files, folder]:
         _flush(path)
     record = {
@@ -59,11 +61,14 @@ def commit(folder: Path, step: int, tokens: int, config: TrainConfig, num_proces
     temporary.write_text(json.dumps(record, indent=2))
     _flush(temporary)
     temporary.replace(folder / RECORD)
+    (folder / PARTIAL).unlink(missing_ok=True)
     _flush(folder)
 
 
 def revoke(folder: Path) -> None:
-    """Declare a folder that is about to be filled not whole."""
+    """Declare a folder that is about to be filled, or removed, not whole."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / PARTIAL).touch()
     (folder / RECORD).unlink(missing_ok=True)
 
 
@@ -97,10 +102,13 @@ def last_checkpoint(config: TrainConfig, num_processes: int = 1) -> Checkpoint |
     """Return the checkpoint to go on from; None begins anew.
 
     Raises:
-        ValueError: it is of a training that was configured differently.
+        ValueError: it is of a training that was configured differently, or of another release.
     """
     newest = newest_checkpoint(Path(config.output))
-    if newest is None or not config.resume:
+    if not config.resume:
+        return None
+    if newest is None:
+        _refuse_other_releases(Path(config.output))
         return None
     differing = differences(newest.config, json.loads(json.dumps(dataclasses.asdict(config))))
     if newest.num_processes != num_processes:
@@ -113,6 +121,18 @@ def last_checkpoint(config: TrainConfig, num_processes: int = 1) -> Checkpoint |
             "removes it"
         )
     return newest
+
+
+def _refuse_other_releases(output: Path) -> None:
+    """Do not begin anew over the checkpoints of an earlier release, which had no record."""
+    for state in sorted((output / "checkpoints").glob("checkpoint-*/trainer_state.json")):
+        folder = state.parent
+        if not (folder / PARTIAL).exists() and not (folder / RECORD).exists():
+            raise ValueError(
+                f"{folder} has no {RECORD}, so it is not a checkpoint of this release and cannot "
+                "be gone on from. Move it away, give another `output`, or set `resume: false` to "
+                "begin anew, which removes it"
+            )
 
 
 def differences(before: dict[str, Any], now: dict[str, Any], prefix: str = "") -> list[str]:

@@ -68,8 +68,8 @@ class ShowProgress(TrainerCallback):
             "" if left is None else f", {duration(left)} left",
         )
 
-    def on_train_end(self, args: Any, state: TrainerState, control: Any, **_: Any) -> None:
-        """Remove the bar."""
+    def close(self) -> None:
+        """Remove the bar, however the training ended."""
         if self._bar is not None:
             self._bar.stop()
 

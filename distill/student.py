@@ -7,6 +7,7 @@ The student keeps the whole encoder and a few decoder layers, spread as far apar
 import copy
 import fnmatch
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -70,11 +71,10 @@ def make_student(
             weights |= {prefix + name: value for name, value in layer.state_dict().items()}
     student.load_state_dict(weights)
     student.generation_config = copy.deepcopy(teacher.generation_config)
-    if hasattr(student.generation_config, "alignment_heads"):
-        student.generation_config.alignment_heads = alignment_heads(
-            teacher.generation_config.alignment_heads,
-            maps["decoder"],
-            config.decoder_attention_heads,
+    settings: Any = student.generation_config
+    if hasattr(settings, "alignment_heads"):
+        settings.alignment_heads = alignment_heads(
+            settings.alignment_heads, maps["decoder"], config.decoder_attention_heads
         )
     return student
 

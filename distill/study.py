@@ -247,8 +247,8 @@ def resampled(
     num_speakers = int(speakers.max()) + 1
     by_speaker = {}
     for name, values in counts.items():
-        sums = np.zeros((len(values), num_speakers, 2))
-        np.add.at(sums, (slice(None), speakers), values)
+        people = [values[:, speakers == person].sum(axis=1) for person in range(num_speakers)]
+        sums = np.stack(people, axis=1)
         by_speaker[name] = sums
     rng = np.random.default_rng(0)
     draws: dict[str, list[float]] = {name: [] for name in counts}

@@ -1,5 +1,6 @@
 """`whisper-distill init` and `train`: shards in, student out. The whole flow, one verb a line."""
 
+import contextlib
 import dataclasses
 import json
 import logging
@@ -105,8 +106,9 @@ def train(config: TrainConfig) -> Path:
     with StopRequest() as stop:
         trainer.remove_callback(transformers.PrinterCallback)
         trainer.add_callback(Following(trainer, stop))
-        trainer.add_callback(ShowProgress())
-        trainer.train(resume_from_checkpoint=str(checkpoint.folder) if checkpoint else None)
+        trainer.add_callback(progress := ShowProgress())
+        with contextlib.closing(progress):
+            trainer.train(resume_from_checkpoint=str(checkpoint.folder) if checkpoint else None)
     ended = how_it_ended(trainer, stop)
     if rank == 0:
         write_run_card(make_card(trainer, ended, time.monotonic() - started), output)

@@ -277,7 +277,8 @@ class DistillationTrainer(Seq2SeqTrainer):
             NonFiniteLossError: it is not a finite number; the message names the clips.
         """
         ids = inputs.pop("ids", [])
-        loss, parts = super().compute_loss(model, inputs, True, num_items_in_batch)
+        found: Any = super().compute_loss(model, inputs, True, num_items_in_batch)
+        loss, parts = found
         if not torch.isfinite(loss):
             raise NonFiniteLossError(
                 f"the loss of step {self.state.global_step + 1} is {loss.item()} on the clips "

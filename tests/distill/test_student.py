@@ -1,4 +1,5 @@
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -107,7 +108,7 @@ def test_generation_settings_are_kept_with_the_heads_of_the_layers_that_are(
     keep_generation_settings(student)
     student.save_pretrained(tmp_path)
     for model in (student, load_model(str(tmp_path))):
-        settings = model.generation_config
+        settings: Any = model.generation_config
         assert settings.alignment_heads == [[1, 1]]
         kept, expected = settings.to_dict(), teacher.generation_config.to_dict()
         for name in ("lang_to_id", "task_to_id", "no_timestamps_token_id", "is_multilingual"):
@@ -217,7 +218,8 @@ def test_a_student_may_be_made_of_a_student(teacher: WhisperForConditionalGenera
     twice = make_student(once, [0, 2])
     last = teacher.state_dict()["model.decoder.layers.3.fc1.weight"]
     assert torch.equal(twice.state_dict()["model.decoder.layers.1.fc1.weight"], last)
-    assert twice.generation_config.alignment_heads == [[1, 1]]
+    settings: Any = twice.generation_config
+    assert settings.alignment_heads == [[1, 1]]
 
 
 @pytest.mark.parametrize(
@@ -256,7 +258,8 @@ def test_a_student_gives_word_timestamps(
 def test_a_model_says_whether_it_knows_languages_or_its_vocabulary_does(
     teacher: WhisperForConditionalGeneration, known: bool | None, size: int, expected: bool
 ):
-    teacher.generation_config.is_multilingual = known
+    settings: Any = teacher.generation_config
+    settings.is_multilingual = known
     teacher.config.vocab_size = size
     assert is_multilingual(teacher) is expected
 

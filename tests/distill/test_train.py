@@ -118,7 +118,7 @@ def test_the_resolved_configuration_stands_beside_the_student(configure: Configu
     assert (tmp_path / "run" / "student" / "model.safetensors").is_file()
 
 
-def losses(output: Path | str) -> list[tuple[int, float, float]]:
+def losses(output: Path | str) -> list[tuple[float, float, float]]:
     return [(e["step"], e["loss"], e["kl"]) for e in history(output) if "loss" in e]
 
 
@@ -198,7 +198,7 @@ def test_a_half_written_checkpoint_is_passed_over(configure: Configure):
     found = last_checkpoint(config)
     assert found is not None
     assert (found.folder, found.step) == (whole, 2)
-    (whole / "checkpoint.json").unlink()
+    revoke(whole)
     assert last_checkpoint(config) is None
 
 
@@ -219,6 +219,19 @@ def test_a_kill_while_saving_leaves_the_checkpoint_before(
     commit(folder / "checkpoint-4", 4, 20, configure(), 1)
     revoke(folder / "checkpoint-4")  # as before it is written again
     assert last_checkpoint(configure()) == found
+
+
+def test_checkpoints_of_an_earlier_release_are_refused_not_removed(
+    configure: Configure, tmp_path: Path
+):
+    state = tmp_path / "run" / "checkpoints" / "checkpoint-9" / "trainer_state.json"
+    state.parent.mkdir(parents=True)
+    state.write_text("{}")
+    with pytest.raises(ValueError, match="not a checkpoint of this release"):
+        train(configure())
+    assert state.is_file()
+    revoke(state.parent)  # but one that a kill left half is of this release
+    assert last_checkpoint(configure()) is None
 
 
 def test_old_checkpoints_go_when_a_newer_one_is_whole(configure: Configure, tmp_path: Path):

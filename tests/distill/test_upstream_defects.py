@@ -72,8 +72,13 @@ def test_masked_positions_are_dropped_before_the_vocabulary_projection(
 def test_timestamps_and_prompts_are_drawn_anew_in_every_epoch(
     data_config: Configure, processor: WhisperProcessor, tmp_path: Path
 ):
-    previous = {"previous_pseudo_label": "they came home late"}
-    clips = [(make_sample(id=f"c-{n}", **previous), make_audio(1.0, n)) for n in range(6)]
+    clips = [
+        (
+            make_sample(id=f"c-{n}", previous_pseudo_label="they came home late"),
+            make_audio(1.0, n),
+        )
+        for n in range(6)
+    ]
     shards = [str(write_dataset(tmp_path, clips))]
     config = data_config(shards=shards, prompt_probability=0.5, timestamp_probability=0.5)
     choices: dict[str, list[tuple[bool, bool]]] = {}
