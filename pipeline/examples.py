@@ -167,7 +167,7 @@ def audio_of(rows: Sequence[tuple[Sample, Block]], config: PipelineConfig) -> di
         mine = {row.id: row for row, of in rows if of.id == block.id}
         try:
             listed = list(entries(block, config.corpus(block.corpus, block.split)))
-        except (OSError, ValueError, StopIteration) as error:
+        except (OSError, ValueError, RuntimeError) as error:  # moved, damaged or changed
             logger.warning("no audio of block %s in the report: %s", block.id, error)
             continue
         for entry in listed:
