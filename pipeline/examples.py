@@ -166,8 +166,8 @@ def audio_of(rows: Sequence[tuple[Sample, Block]], config: PipelineConfig) -> di
     for block in {block.id: block for _, block in rows}.values():
         mine = {row.id: row for row, of in rows if of.id == block.id}
         try:
-            listed = list(entries(block, config))
-        except (OSError, ValueError, StopIteration) as error:
+            listed = entries(block, config)
+        except (OSError, ValueError, RuntimeError) as error:  # moved, damaged or changed
             logger.warning("no audio of block %s in the report: %s", block.id, error)
             continue
         for entry in listed:

@@ -263,6 +263,7 @@ _UTTERANCE_RULES: tuple[Rule, ...] = (
     contaminated,
     wer,
 )
+_RULES = _CLIP_RULES + _UTTERANCE_RULES
 
 CLIP_REASONS = tuple(rule.__name__ for rule in _CLIP_RULES)
 """Every reason to drop a whole clip, in the order in which they are tried."""
@@ -305,14 +306,14 @@ def verdicts(row: Sample, config: FilterConfig, context: Context = NOTHING) -> l
             reason=rule.__name__,
             rejected=(judged or rule in _REFERENCE_RULES) and rule(row, config, context),
         )
-        for rule in _CLIP_RULES + _UTTERANCE_RULES
+        for rule in _RULES
     ]
 
 
 def verdict_bits(row: Sample, config: FilterConfig, context: Context = NOTHING) -> int:
     """Return the verdicts of a row of a filtered split as bits, in the order of `REASONS`."""
     bits, bit = 0, 1
-    for rule in _CLIP_RULES + _UTTERANCE_RULES:
+    for rule in _RULES:
         if rule(row, config, context):
             bits |= bit
         bit <<= 1

@@ -381,7 +381,7 @@ def _learn(parts: Sequence[Path], judged: Judged, max_wer: float) -> Acceptance 
     if len(positions) > MAX_CLIPS_TO_LEARN_FROM:
         generator = np.random.default_rng(0)
         positions = np.sort(generator.choice(positions, MAX_CLIPS_TO_LEARN_FROM, replace=False))
-    wanted = set(judged.rows[positions].tolist())
+    wanted = judged.rows[positions]
     values: list[tuple[float, ...]] = []
     start = 0
     columns = [
@@ -390,11 +390,10 @@ def _learn(parts: Sequence[Path], judged: Judged, max_wer: float) -> Acceptance 
         *(name for name in FEATURES if not name.startswith("log_")),
     ]
     for part in parts:
-        rows = pq.read_table(part, columns=columns).to_pylist()
-        values += [
-            features(SimpleNamespace(**row)) for i, row in enumerate(rows, start) if i in wanted
-        ]
-        start += len(rows)
+        table = pq.read_table(part, columns=columns)
+        mine = wanted[(wanted >= start) & (wanted < start + table.num_rows)] - start
+        values += [features(SimpleNamespace(**row)) for row in table.take(mine).to_pylist()]
+        start += table.num_rows
     if not values:
         return None
     return fit_acceptance(np.array(values), judged.rates[positions] <= max_wer, max_wer)
