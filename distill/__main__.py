@@ -9,6 +9,7 @@ from typing import Any
 from jsonargparse import ArgumentParser, set_parsing_settings
 
 from distill.config import EvaluateConfig, InitConfig, TrainConfig
+from distill.quantization.config import InspectConfig, QuantizeConfig
 from pipeline import __version__
 
 set_parsing_settings(docstring_parse_attribute_docstrings=True)
@@ -22,6 +23,8 @@ COMMANDS: dict[str, tuple[type, str]] = {
     "init": (InitConfig, "make a student out of a teacher's layers"),
     "train": (TrainConfig, "train a student on shards"),
     "evaluate": (EvaluateConfig, "compare a student with its teacher on shards"),
+    "quantize": (QuantizeConfig, "write a trained model in 8 or 4 bits"),
+    "inspect": (InspectConfig, "how many bytes each part of a model takes"),
 }
 
 
@@ -54,6 +57,12 @@ def _parser() -> tuple[ArgumentParser, dict[str, ArgumentParser]]:
     subcommands = parser.add_subcommands(title="commands")
     parsers = {}
     for name, (kind, summary) in COMMANDS.items():
+        if kind is InspectConfig:
+            parsers[name] = ArgumentParser(description=kind.__doc__)
+            parsers[name].add_argument("folder", type=str, help="a folder with a model")
+            parsers[name].add_argument("--json", action="store_true", help="instead of a table")
+            subcommands.add_subcommand(name, parsers[name], help=summary)
+            continue
         usage = f"whisper-distill {name} [--config FILE] [--KEY VALUE ...]"
         parsers[name] = ArgumentParser(description=kind.__doc__, usage=usage)
         parsers[name].add_argument(
@@ -82,6 +91,14 @@ def _call(config: Any) -> None:
             from distill.evaluate import evaluate
 
             evaluate(config)
+        case QuantizeConfig():
+            from distill.quantize import quantize
+
+            quantize(config)
+        case InspectConfig():
+            from distill.quantize import print_sizes
+
+            print_sizes(config)
 
 
 def _fail(error: object, code: int) -> int:
