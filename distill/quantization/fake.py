@@ -117,7 +117,7 @@ def prepare(
 
 def restore(model: nn.Module) -> None:
     """Undo `prepare`; the weights are the exact ones again, not those on the grid."""
-    for _, layer in list(quantised_layers(model)):
+    for _, layer in list(quantised_layers(model, tied=True)):
         plain = nn.Linear if isinstance(layer, nn.Linear) else nn.Embedding
         layer.__class__ = plain  # pyright: ignore[reportAttributeAccessIssue]
         del layer.grid, layer.active, layer.step
