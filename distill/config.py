@@ -1,7 +1,7 @@
 """Configuration of the commands: one frozen dataclass each, from YAML and dotted overrides."""
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,12 +83,20 @@ class LossConfig:
     """Softmax temperature on both sides of the KL term (appendix B.1)."""
     times_temperature_squared: bool | None = None
     """Multiply KL by T², so that its gradient keeps its scale when T changes."""
+    divergence: Literal["forward-kl", "reverse-kl", "jensen-shannon"] = "forward-kl"
+    """How the difference from the teacher's distribution is measured (paper: forward)."""
+    label_smoothing: float = 0.0
+    """Share of each label that is spread evenly over the vocabulary in the cross-entropy."""
 
     def __post_init__(self) -> None:
         if self.temperature <= 0:
             raise ValueError(f"loss.temperature is {self.temperature}; it must be above 0")
         if self.ctc_weight < 0:
             raise ValueError(f"loss.ctc_weight is {self.ctc_weight}; it must be 0 or more")
+        if not 0 <= self.label_smoothing < 1:
+            raise ValueError(
+                f"loss.label_smoothing is {self.label_smoothing}; it must be from 0 to below 1"
+            )
         ce, kl, _ = self.weights
         if min(ce, kl) < 0 or ce == kl == 0:
             raise ValueError(
@@ -105,6 +113,19 @@ class LossConfig:
             kl if self.kl_weight is None else self.kl_weight,
             squared if self.times_temperature_squared is None else self.times_temperature_squared,
         )
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """The keyword arguments of `distill.losses.distillation_loss`."""
+        ce, kl, squared = self.weights
+        return {
+            "ce_weight": ce,
+            "kl_weight": kl,
+            "temperature": self.temperature,
+            "times_temperature_squared": squared,
+            "divergence": self.divergence,
+            "label_smoothing": self.label_smoothing,
+        }
 
 
 LOSS_PRESETS: dict[str, tuple[float, float, bool]] = {

@@ -1,9 +1,9 @@
 """The distillation step, and the Trainer around it.
 
 `Distillation.forward` is one training step: encoder once, student and teacher decoders on the same
-inputs, masked positions dropped before the vocabulary projection, one loss divided by the tokens of
-the whole optimiser step. Everything around it (optimiser, schedule, checkpoints, resume, devices)
-is transformers' Trainer.
+inputs, masked positions dropped before the vocabulary projection, logits of a few tokens at a time,
+one loss divided by the tokens of the whole optimiser step. Everything around it (optimiser,
+schedule, checkpoints, resume, devices) is transformers' Trainer.
 """
 
 from collections.abc import Callable, Sequence
@@ -23,13 +23,9 @@ from transformers import (
 
 from distill.config import LossConfig, TrainConfig
 from distill.data import BatchStream
-from distill.losses import (
-    count_labels,
-    cross_entropy,
-    kl_divergence,
-    label_positions,
-    spelling_loss,
-)
+from distill.hidden import HiddenLoss, HiddenStates, capturing
+from distill.losses import count_labels, label_positions, spelling_loss
+from distill.projection import projected_loss
 from distill.student import encode
 
 EAGER_FRAMES = 1000
@@ -47,12 +43,21 @@ class Distillation(nn.Module):
         freeze_encoder: bool,
         freeze_positions: bool,
         letters: Sequence[int] = (),
+        hidden_loss: HiddenLoss | None = None,
     ) -> None:
+        """Join the models; `hidden_loss` compares their decoders layer by layer (distill.hidden).
+
+        Raises:
+            ValueError: their predictions cannot be compared, or a hidden-state loss has no teacher.
+        """
         super().__init__()
         self.student = student
         self._teacher = (teacher,)  # in a tuple, so that torch does not register it
         self.loss = loss
         self.letters = torch.tensor(letters)
+        self.hidden_loss = hidden_loss  # a module's own weights are trained along
+        if hidden_loss is not None and teacher is None:
+            raise ValueError("a loss on hidden states needs a teacher: set `teacher`")
         self.freeze_encoder = freeze_encoder
         if freeze_encoder:
             student.model.encoder.requires_grad_(False)
@@ -103,32 +108,47 @@ class Distillation(nn.Module):
         tokens = count_labels(labels) if num_items_in_batch is None else num_items_in_batch
         with torch.set_grad_enabled(not self.freeze_encoder and torch.is_grad_enabled()):
             sound = encode(self.student.model.encoder, input_features)
-        student_NV = _logits(self.student, sound, decoder_input_ids, kept)
-        ce_weight, kl_weight, squared = self.loss.weights
-        parts = {"ce": cross_entropy(student_NV, labels[kept]) / tokens}
-        loss = ce_weight * parts["ce"]
+        ours, student_ND = self._decode(self.student, sound, decoder_input_ids, kept)
+        theirs, teacher_ND = HiddenStates(), None
+        if self.teacher is not None and (self.loss.weights[1] or self.hidden_loss):
+            with torch.no_grad():
+                heard = sound
+                if not self.share_encoder:
+                    heard = encode(self.teacher.model.encoder, input_features)
+                theirs, teacher_ND = self._decode(self.teacher, heard, decoder_input_ids, kept)
+        parts = projected_loss(
+            student_ND,
+            self.student.proj_out,
+            teacher_ND,
+            self.teacher.proj_out if self.teacher is not None else None,
+            labels[kept],
+            tokens,
+            self.loss.options,
+        )
+        loss = parts.pop("loss")
         if self.loss.ctc_weight:
             assert spelling is not None, "the CTC term needs the batch's spelling"
             letters_LD = self.student.model.decoder.embed_tokens(self.letters.to(sound.device))
             parts["ctc"] = spelling_loss(sound, letters_LD, spelling) / tokens
             loss = loss + self.loss.ctc_weight * parts["ctc"]
-        if self.teacher is not None and kl_weight:
-            with torch.no_grad():
-                if not self.share_encoder:
-                    sound = encode(self.teacher.model.encoder, input_features)
-                teacher_NV = _logits(self.teacher, sound, decoder_input_ids, kept)
-            divergence = kl_divergence(student_NV, teacher_NV, self.loss.temperature, squared)
-            parts["kl"] = divergence / tokens
-            loss = loss + kl_weight * parts["kl"]
+        if self.hidden_loss is not None:
+            for name, term in self.hidden_loss(ours, theirs).items():
+                parts[name] = term / tokens
+                loss = loss + parts[name]
         return {"loss": loss, **{name: part.detach() for name, part in parts.items()}}
 
-
-def _logits(
-    model: WhisperForConditionalGeneration, sound: Tensor, inputs: Tensor, kept: Tensor
-) -> Tensor:
-    """Return the logits (tokens, vocabulary) at the positions that have a label."""
-    hidden = model.model.decoder(input_ids=inputs, encoder_hidden_states=sound, use_cache=False)
-    return model.proj_out(hidden.last_hidden_state[kept])
+    def _decode(
+        self,
+        model: WhisperForConditionalGeneration,
+        sound: Tensor,
+        inputs: Tensor,
+        kept: Tensor,
+    ) -> tuple[HiddenStates, Tensor]:
+        """Return the decoder's output (tokens, width) at the positions that have a label."""
+        with capturing(model, kept, self.hidden_loss is not None) as states:
+            decoder = model.model.decoder
+            hidden = decoder(input_ids=inputs, encoder_hidden_states=sound, use_cache=False)
+        return states, hidden.last_hidden_state[kept]
 
 
 def choose_attention(model: WhisperForConditionalGeneration, features: Tensor) -> None:

@@ -53,6 +53,7 @@ def test_a_stage_that_cannot_be_is_refused(fields: dict[str, Any], message: str)
     [
         ({"temperature": 0.0}, "loss.temperature is 0.0"),
         ({"ctc_weight": -0.5}, "ctc_weight is -0.5"),
+        ({"label_smoothing": 1.0}, "label_smoothing is 1.0"),
         ({"kl_weight": -1.0}, "neither may be negative"),
         ({"ce_weight": 0.0, "kl_weight": 0.0}, "one must be above 0"),
     ],

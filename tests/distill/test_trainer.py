@@ -14,6 +14,7 @@ from distill.data import Batch, BatchStream
 from distill.losses import IGNORED
 from distill.student import make_student
 from distill.trainer import Distillation, DistillationTrainer, training_arguments
+from tests.distill.material import make_training_batch
 
 Whisper = WhisperForConditionalGeneration
 
@@ -32,18 +33,6 @@ def distillation(
     **loss: Any,
 ) -> Distillation:
     return Distillation(student, teacher, LossConfig(**loss), freeze_encoder, freeze_positions)
-
-
-def make_batch(frames: int = 100, seed: int = 0) -> dict[str, Any]:
-    """Three rows of different length, the second one with a prompt of three tokens."""
-    generator = torch.Generator().manual_seed(seed)
-    inputs = torch.randint(600, (3, 9), generator=generator)
-    labels = torch.randint(600, (3, 9), generator=generator)
-    labels[0, 4:] = IGNORED
-    labels[1, :3] = IGNORED
-    labels[2, 1:] = IGNORED
-    features = torch.randn(3, 80, frames, generator=generator)
-    return {"input_features": features, "decoder_input_ids": inputs, "labels": labels}
 
 
 def rows(batch: dict[str, Any], chosen: slice) -> dict[str, Any]:
@@ -74,7 +63,7 @@ def loss_by_hand(
 def test_the_loss_is_what_the_library_and_the_formula_give(
     student, teacher, preset: Any, ce_weight: float, kl_weight: float
 ):
-    batch = make_batch(3000)
+    batch = make_training_batch(3000)
     found = distillation(student, teacher, preset=preset).eval()(**batch)["loss"].item()
     expected = loss_by_hand(student, teacher, batch, ce_weight, kl_weight)
     assert found == pytest.approx(expected, rel=1e-5)
@@ -83,7 +72,7 @@ def test_the_loss_is_what_the_library_and_the_formula_give(
 @torch.no_grad()
 def test_a_teacher_with_another_encoder_hears_with_its_own(student, teacher):
     student.model.encoder.conv1.weight.mul_(0.5)
-    step, batch = distillation(student, teacher).eval(), make_batch(3000)
+    step, batch = distillation(student, teacher).eval(), make_training_batch(3000)
     assert not step.share_encoder
     expected = loss_by_hand(student, teacher, batch, 1.0, 0.8)
     assert step(**batch)["loss"].item() == pytest.approx(expected, rel=1e-5)
@@ -94,18 +83,18 @@ def test_the_same_frozen_encoder_runs_once(student, teacher):
     for model in (student, teacher):
         model.model.encoder.layers[0].register_forward_hook(lambda *_: runs.append(1))
     assert step.share_encoder
-    step(**make_batch())
+    step(**make_training_batch())
     assert len(runs) == 1
     trained = distillation(student, teacher, freeze_encoder=False)
     assert not trained.share_encoder
-    trained(**make_batch())
+    trained(**make_training_batch())
     assert len(runs) == 3
 
 
 @torch.no_grad()
 def test_a_copy_of_the_teacher_has_no_divergence(teacher):
     twin = make_student(teacher, decoder_layers=4)
-    found = distillation(twin, teacher).eval()(**make_batch())
+    found = distillation(twin, teacher).eval()(**make_training_batch())
     assert found["kl"].item() == pytest.approx(0, abs=1e-6)
 
 
@@ -113,7 +102,7 @@ def test_a_copy_of_the_teacher_has_no_divergence(teacher):
 def test_loss_and_gradient_do_not_depend_on_the_split_into_micro_batches(
     student, teacher, preset: Any
 ):
-    step, batch = distillation(student, teacher, preset=preset), make_batch()
+    step, batch = distillation(student, teacher, preset=preset), make_training_batch()
     tokens = (batch["labels"] != IGNORED).sum()
     whole = step(**batch)["loss"]
     whole.backward()
@@ -133,7 +122,7 @@ def test_loss_and_gradient_do_not_depend_on_the_split_into_micro_batches(
 
 
 def test_padded_and_prompt_positions_get_no_gradient(student, teacher):
-    step, batch, seen = distillation(student, teacher), make_batch(), []
+    step, batch, seen = distillation(student, teacher), make_training_batch(), []
 
     def keep(_module, _inputs, output):
         output.last_hidden_state.retain_grad()
@@ -147,7 +136,7 @@ def test_padded_and_prompt_positions_get_no_gradient(student, teacher):
 
 @torch.no_grad()
 def test_what_stands_in_the_padding_does_not_matter(student, teacher):
-    step, batch = distillation(student, teacher).eval(), make_batch()
+    step, batch = distillation(student, teacher).eval(), make_training_batch()
     before = step(**batch)["loss"]
     batch["decoder_input_ids"][0, 4:] = 1
     batch["decoder_input_ids"][2, 1:] = 2
@@ -157,7 +146,7 @@ def test_what_stands_in_the_padding_does_not_matter(student, teacher):
 
 
 def test_the_teacher_is_given_the_decoder_inputs_of_the_student(student, teacher):
-    step, batch, seen = distillation(student, teacher), make_batch(), []
+    step, batch, seen = distillation(student, teacher), make_training_batch(), []
     for model in (student, teacher):
         model.model.decoder.register_forward_pre_hook(
             lambda _module, _args, kwargs: seen.append(kwargs["input_ids"]), with_kwargs=True
@@ -170,7 +159,7 @@ def test_the_teacher_is_given_the_decoder_inputs_of_the_student(student, teacher
 def test_a_loss_without_kl_does_not_run_the_teacher(student, teacher):
     runs = []
     teacher.model.decoder.register_forward_hook(lambda *_: runs.append(1))
-    found = distillation(student, teacher, preset="labels-only")(**make_batch())
+    found = distillation(student, teacher, preset="labels-only")(**make_training_batch())
     assert found.keys() == {"loss", "ce"}
     assert not runs
 
@@ -181,7 +170,7 @@ def test_the_teacher_is_neither_trained_nor_saved(student, teacher):
     assert not any(p.requires_grad for p in teacher.parameters())
     step.train()
     assert not teacher.training
-    step(**make_batch())["loss"].backward()
+    step(**make_training_batch())["loss"].backward()
     assert all(p.grad is None for p in teacher.parameters())
 
 
@@ -195,7 +184,7 @@ def test_a_frozen_encoder_stays_in_evaluation_mode_and_gets_no_gradient(student,
     step.train()
     assert student.model.decoder.training
     assert not any(module.training for module in student.model.encoder.modules())
-    step(**make_batch())["loss"].backward()
+    step(**make_training_batch())["loss"].backward()
     assert all(p.grad is None for p in student.model.encoder.parameters())
     assert student.model.decoder.embed_positions.weight.grad is None
     assert student.model.decoder.layers[0].fc1.weight.grad is not None
@@ -207,7 +196,7 @@ def test_an_encoder_that_is_not_frozen_learns_all_but_its_positions(student):
     )
     step.train()
     assert student.model.encoder.training
-    step(**make_batch())["loss"].backward()
+    step(**make_training_batch())["loss"].backward()
     without = {n for n, p in student.named_parameters() if p.grad is None}
     assert without == {"model.encoder.embed_positions.weight"}
 
@@ -221,7 +210,7 @@ def test_a_student_that_cannot_be_compared_is_refused(student, teacher, name: st
 
 @torch.no_grad()
 def test_training_in_bfloat16_leaves_evaluation_untouched(student, teacher):
-    step, batch = distillation(student, teacher), make_batch()
+    step, batch = distillation(student, teacher), make_training_batch()
     before = step.eval()(**batch)["loss"]
     with torch.autocast("cpu", torch.bfloat16):
         rounded = step.train()(**batch)["loss"]
@@ -285,7 +274,7 @@ def trainer_of(
 def test_the_trainer_weighs_every_token_the_same_over_accumulated_batches(
     teacher, train_config, processor
 ):
-    batch = make_batch()
+    batch = make_training_batch()
     found = []
     for parts in ((slice(0, 3),), (slice(0, 1), slice(1, 3)), (slice(0, 2), slice(2, 3))):
         step = distillation(make_student(teacher), teacher)
@@ -338,7 +327,7 @@ def test_the_spelling_term_adds_to_the_loss_and_teaches_the_encoder(student):
     loss = LossConfig(preset="labels-only", ctc_weight=0.5)
     step = Distillation(student, None, loss, False, False, letters=[5, 6, 7]).train()
     spelling = torch.tensor([[1, 2, 1], [2, 0, 0], [0, 0, 0]])
-    found = step(**make_batch(), spelling=spelling)
+    found = step(**make_training_batch(), spelling=spelling)
     assert found["loss"].item() == pytest.approx((found["ce"] + 0.5 * found["ctc"]).item(), 1e-6)
     assert found["ctc"] > 0
     (found["loss"] - found["ce"]).backward()
