@@ -157,44 +157,35 @@ def _cheapest(matrix: NDArray[np.float64], strict: bool) -> list[int]:
     return mapping[::-1]
 
 
-class SmoothedDistances:
-    """Exponential average of distance matrices, so that one odd batch does not turn the map."""
+def smooth(average: ArrayLike | None, distances: ArrayLike, decay: float) -> NDArray[np.float64]:
+    """Take a matrix into an exponential average, so that one odd batch does not turn the map.
 
-    def __init__(self, decay: float = 0.9) -> None:
-        if not 0 <= decay < 1:
-            raise ValueError(f"the decay of distances is {decay}; it must be from 0 to below 1")
-        self.decay = decay
-        self.value: NDArray[np.float64] | None = None
+    The first matrix, when there is no average yet, is taken as it is.
 
-    def update(self, distances: ArrayLike) -> NDArray[np.float64]:
-        """Take in a new matrix and return the average; the first is taken as it is."""
-        matrix = _matrix(distances)
-        if self.value is None:
-            self.value = matrix
-        else:
-            self.value = self.decay * self.value + (1 - self.decay) * matrix
-        return self.value
+    Raises:
+        ValueError: a decay that is not from 0 to below 1, or not matrices of finite numbers.
+    """
+    if not 0 <= decay < 1:
+        raise ValueError(f"the decay of distances is {decay}; it must be from 0 to below 1")
+    matrix = _matrix(distances)
+    return matrix if average is None else decay * _matrix(average) + (1 - decay) * matrix
 
 
-class AlignmentHistogram:
-    """How often each student layer was given each teacher layer, (student, teacher)."""
+def entropy(histogram: ArrayLike) -> float:
+    """Return how much a map wandered: mean entropy in bits of each student layer's choices.
 
-    def __init__(self, student_layers: int, teacher_layers: int) -> None:
-        self.counts = np.zeros((student_layers, teacher_layers), dtype=np.int64)
+    Args:
+        histogram: how often each student layer was given each teacher layer.
+    """
+    counts = _matrix(histogram)
+    shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    logarithms = np.log2(shares, out=np.zeros_like(shares), where=shares > 0)
+    return float(-(shares * logarithms).sum(axis=1).mean()) + 0.0
 
-    def add(self, mapping: Sequence[int]) -> None:
-        """Count a map."""
-        self.counts[np.arange(len(mapping)), mapping] += 1
 
-    def entropy(self) -> float:
-        """Mean entropy of the rows in bits: 0 where the map never changed."""
-        shares = self.counts / np.maximum(self.counts.sum(axis=1, keepdims=True), 1)
-        logarithms = np.log2(shares, out=np.zeros_like(shares), where=shares > 0)
-        return float(-(shares * logarithms).sum(axis=1).mean()) + 0.0
-
-    def coverage(self) -> float:
-        """Share of teacher layers that were used at all; low where the map has collapsed."""
-        return float((self.counts.sum(axis=0) > 0).mean())
+def coverage(histogram: ArrayLike) -> float:
+    """Return the share of teacher layers that were used at all; low where a map has collapsed."""
+    return float((_matrix(histogram).sum(axis=0) > 0).mean())
 
 
 def total_distance(distances: ArrayLike, mapping: Sequence[int]) -> float:

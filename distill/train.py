@@ -11,6 +11,10 @@ from transformers import WhisperForConditionalGeneration, WhisperProcessor
 
 from distill.config import InitConfig, TrainConfig
 from distill.data import BatchStream
+from distill.joint import learned_steps_in, quantise_in_training
+from distill.layer_matching import LayerMatching
+from distill.quantization import packed
+from distill.quantization.schedule import write_quantised
 from distill.student import (
     keep_generation_settings,
     load_model,
@@ -54,7 +58,11 @@ def train(config: TrainConfig) -> Path:
     checkpoint, steps_done = last_checkpoint(config)
     if checkpoint and steps_done >= config.max_steps:
         logger.info("%s has had all of its %d steps", checkpoint, config.max_steps)
-        return save(load_model(str(checkpoint)), processor, output / "student")
+        trained = load_model(str(checkpoint))
+        if config.quantization:
+            steps = learned_steps_in(checkpoint)
+            write_quantised(trained, config.quantization, output / "student", steps)
+        return save(trained, processor, output / "student", config.quantization is not None)
 
     transformers.set_seed(config.seed)
     arguments = training_arguments(config)
@@ -70,19 +78,27 @@ def train(config: TrainConfig) -> Path:
         config.freeze_encoder,
         config.freeze_positions,
         letter_tokens(processor.tokenizer) if config.loss.ctc_weight else [],
+        LayerMatching(config.hidden, student, teacher) if config.hidden and teacher else None,
     )
+    joint = quantise_in_training(step, config.quantization)
     trainer = DistillationTrainer(step, arguments, stream, processor)
+    trainer.add_callback(joint)
     if rank == 0:
         write_config(config, output / "train.yaml")
     trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     if rank == 0:
-        save(student, processor, output / "student")
+        if config.quantization:
+            steps = joint.learned_steps()
+            write_quantised(student, config.quantization, output / "student", steps)
+        joint.write_alignment(output / "alignment.json")
+        save(student, processor, output / "student", config.quantization is not None)
     return output / "student"
 
 
 def needs_teacher(config: TrainConfig) -> bool:
-    """Tell whether the loss has a KL term."""
-    return config.teacher is not None and config.loss.weights[1] > 0
+    """Tell whether the loss has a KL term, or one of hidden states."""
+    wanted = config.loss.weights[1] > 0 or config.hidden is not None
+    return config.teacher is not None and wanted
 
 
 def last_checkpoint(config: TrainConfig) -> tuple[Path | None, int]:
@@ -104,10 +120,16 @@ def write_config(config: TrainConfig, path: Path) -> None:
 
 
 def save(
-    student: WhisperForConditionalGeneration, processor: WhisperProcessor, folder: Path
+    student: WhisperForConditionalGeneration,
+    processor: WhisperProcessor,
+    folder: Path,
+    quantised: bool = False,
 ) -> Path:
-    """Write the student as `from_pretrained` reads it."""
-    student.save_pretrained(folder)
+    """Write the student as `from_pretrained` reads it; only what else it needs if `quantised`."""
+    stale = folder / ("model.safetensors" if quantised else packed.FILE_NAME)
+    stale.unlink(missing_ok=True)  # of an earlier training; a reader could not tell which counts
+    if not quantised:
+        student.save_pretrained(folder)
     processor.save_pretrained(folder)
     logger.info("student written to %s", folder)
     return folder

@@ -24,6 +24,7 @@ from transformers import (
 from distill.config import LossConfig, TrainConfig
 from distill.data import BatchStream
 from distill.hidden import HiddenLoss, HiddenStates, capturing
+from distill.joint import load_joint, save_joint
 from distill.losses import count_labels, label_positions, spelling_loss
 from distill.projection import projected_loss
 from distill.student import encode
@@ -194,6 +195,7 @@ class DistillationTrainer(Seq2SeqTrainer):
     ) -> None:
         super().__init__(model=model, args=arguments, train_dataset=stream)
         self.student, self.stream, self.processor = model.student, stream, processor
+        self.step = model
         self.model_accepts_loss_kwargs = True  # forward divides by num_items_in_batch
 
     def get_train_dataloader(self) -> DataLoader:
@@ -204,6 +206,7 @@ class DistillationTrainer(Seq2SeqTrainer):
     def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:
         folder = Path(output_dir or str(self.args.output_dir))
         self.student.save_pretrained(folder)
+        save_joint(self.step, folder)
         self.processor.save_pretrained(folder)
         torch.save(self.args, folder / "training_args.bin")
 
@@ -212,6 +215,7 @@ class DistillationTrainer(Seq2SeqTrainer):
     ) -> None:
         saved = WhisperForConditionalGeneration.from_pretrained(resume_from_checkpoint)
         self.student.load_state_dict(saved.state_dict())
+        load_joint(self.step, Path(resume_from_checkpoint))
 
 
 def training_arguments(config: TrainConfig) -> Seq2SeqTrainingArguments:
@@ -234,7 +238,8 @@ def training_arguments(config: TrainConfig) -> Seq2SeqTrainingArguments:
         report_to=["tensorboard"],
         ignore_data_skip=True,  # the stream skips by itself, without decoding
         disable_tqdm=True,
-        ddp_find_unused_parameters=False,  # every trained weight takes part in every step
+        # Every trained weight takes part in every step, but for steps of grids not in use yet.
+        ddp_find_unused_parameters=bool(config.quantization and config.quantization.learn_scale),
         remove_unused_columns=False,
         label_names=["labels"],
         seed=config.seed,

@@ -141,6 +141,10 @@ def read(folder: str | Path) -> Packed:
         raise FileNotFoundError(
             f"{folder} holds no {FILE_NAME}; `whisper-distill quantize` writes one"
         )
+    if (Path(folder) / "model.safetensors").exists():
+        raise ValueError(
+            f"{folder} holds both {FILE_NAME} and model.safetensors; delete the one that is stale"
+        )
     try:
         with safe_open(path, framework="pt") as file:
             metadata: dict[str, str] = file.metadata() or {}

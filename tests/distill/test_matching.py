@@ -10,9 +10,10 @@ from hypothesis.extra.numpy import arrays
 
 from distill.matching import (
     MODES,
-    AlignmentHistogram,
-    SmoothedDistances,
+    coverage,
+    entropy,
     match_layers,
+    smooth,
     total_distance,
 )
 
@@ -127,27 +128,25 @@ def test_what_cannot_be_matched_is_refused(distances: Any, mode: Any, message: s
 
 
 def test_smoothing_lets_one_odd_batch_pass():
-    smoothed, usual, odd = SmoothedDistances(0.9), [[0.1, 0.5]], [[0.9, 0.0]]
-    assert smoothed.update(usual).tolist() == usual
-    assert match_layers(smoothed.update(odd), "dynamic_free") == [0]
-    assert smoothed.update(usual)[0, 0] == pytest.approx(0.9 * (0.9 * 0.1 + 0.1 * 0.9) + 0.1 * 0.1)
+    usual, odd = [[0.1, 0.5]], [[0.9, 0.0]]
+    average = smooth(None, usual, 0.9)
+    assert average.tolist() == usual
+    average = smooth(average, odd, 0.9)
+    assert average[0, 0] == pytest.approx(0.9 * 0.1 + 0.1 * 0.9)
+    assert match_layers(average, "dynamic_free") == [0]
     for _ in range(20):
-        mapping = match_layers(smoothed.update(odd), "dynamic_free")
-    assert mapping == [1]
+        average = smooth(average, odd, 0.9)
+    assert match_layers(average, "dynamic_free") == [1]
 
 
 def test_a_decay_of_one_that_would_never_learn_is_refused():
     with pytest.raises(ValueError, match="the decay of distances is 1"):
-        SmoothedDistances(1)
+        smooth(None, TRAP, 1)
 
 
 def test_the_histogram_tells_a_settled_map_from_a_wandering_and_a_collapsed_one():
-    settled, wandering = AlignmentHistogram(2, 4), AlignmentHistogram(2, 4)
-    for step in range(10):
-        settled.add([1, 3])
-        wandering.add([step % 2, 2 + step % 2])
-    assert settled.counts.tolist() == [[0, 10, 0, 0], [0, 0, 0, 10]]
-    assert settled.entropy() == 0
-    assert wandering.entropy() == pytest.approx(1)
-    assert (settled.coverage(), wandering.coverage()) == (0.5, 1.0)
-    assert AlignmentHistogram(2, 4).entropy() == 0
+    settled = [[0, 10, 0, 0], [0, 0, 0, 10]]
+    wandering, collapsed = [[5, 5, 0, 0], [0, 0, 5, 5]], [[0, 0, 0, 9], [0, 0, 0, 9]]
+    assert [entropy(h) for h in (settled, wandering, collapsed)] == pytest.approx([0, 1, 0])
+    assert [coverage(h) for h in (settled, wandering, collapsed)] == [0.5, 1.0, 0.25]
+    assert entropy(blank(2, 4)) == 0
