@@ -11,12 +11,21 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from distill.quantization.export import to_ctranslate2
+    from distill.quantization.kernels import load_with_integers
     from distill.quantization.packed import load, save
     from distill.quantization.sizes import inspect, size_report
 
-__all__ = ["inspect", "load", "save", "size_report"]
+__all__ = ["inspect", "load", "load_with_integers", "save", "size_report", "to_ctranslate2"]
 
-_HOMES = {"load": "packed", "save": "packed", "inspect": "sizes", "size_report": "sizes"}
+_HOMES = {
+    "load": "packed",
+    "save": "packed",
+    "load_with_integers": "kernels",
+    "inspect": "sizes",
+    "size_report": "sizes",
+    "to_ctranslate2": "export",
+}
 
 
 def __getattr__(name: str) -> Any:
