@@ -8,8 +8,9 @@ from typing import Any
 
 from jsonargparse import ArgumentParser, set_parsing_settings
 
-from distill.config import EvaluateConfig, InitConfig, TrainConfig
+from distill.config import EvaluateConfig, InitConfig, StudyConfig, TrainConfig
 from distill.quantization.config import InspectConfig, QuantizeConfig
+from distill.stopping import InterruptedTrainingError
 from pipeline import __version__
 
 set_parsing_settings(docstring_parse_attribute_docstrings=True)
@@ -22,10 +23,14 @@ compare the two.
 COMMANDS: dict[str, tuple[type, str]] = {
     "init": (InitConfig, "make a student out of a teacher's layers"),
     "train": (TrainConfig, "train a student on shards"),
+    "study": (StudyConfig, "train students that differ in one thing, and compare them"),
     "evaluate": (EvaluateConfig, "compare a student with its teacher on shards"),
     "quantize": (QuantizeConfig, "write a trained model in 8 or 4 bits"),
     "inspect": (InspectConfig, "how many bytes each part of a model takes"),
 }
+
+LISTS_OF_NUMBERS = {"init": {"layers", "encoder_layer_list"}}
+"""Options that take several numbers, as in `--layers 0 3`."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -46,6 +51,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         _call(config)
     except (OSError, ValueError) as error:
         return _fail(error, 1)
+    except InterruptedTrainingError as error:
+        return _fail(
+            error, 143
+        )  # as of a process that SIGTERM ended, so that nobody takes it for done
     except KeyboardInterrupt:
         return _fail("interrupted; training goes on from its last checkpoint when run again", 130)
     return 0
@@ -68,7 +77,11 @@ def _parser() -> tuple[ArgumentParser, dict[str, ArgumentParser]]:
         parsers[name].add_argument(
             "--config", action="config", help="YAML file with any of the keys below"
         )
-        parsers[name].add_class_arguments(kind)
+        lists = LISTS_OF_NUMBERS.get(name, set())
+        parsers[name].add_class_arguments(kind, skip=lists)
+        for option in sorted(lists):
+            help_text = f"layer numbers, from 0; see {kind.__name__}.{option}"
+            parsers[name].add_argument(f"--{option}", nargs="+", type=int, help=help_text)
         subcommands.add_subcommand(name, parsers[name], help=summary)
     return parser, parsers
 
@@ -87,6 +100,10 @@ def _call(config: Any) -> None:
             from distill.train import train
 
             train(config)
+        case StudyConfig():
+            from distill.study import study
+
+            study(config)
         case EvaluateConfig():
             from distill.evaluate import evaluate
 

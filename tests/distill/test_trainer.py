@@ -9,11 +9,18 @@ from safetensors.torch import load_file
 from torch.nn import functional
 from transformers import TrainerCallback, WhisperForConditionalGeneration
 
+from distill.averaging import WeightAverage
+from distill.checkpoints import newest_checkpoint
 from distill.config import LossConfig, Stage, TrainConfig
 from distill.data import Batch, BatchStream
 from distill.losses import IGNORED
 from distill.student import make_student
-from distill.trainer import Distillation, DistillationTrainer, training_arguments
+from distill.trainer import (
+    Distillation,
+    DistillationTrainer,
+    NonFiniteLossError,
+    training_arguments,
+)
 from tests.distill.material import make_training_batch
 
 Whisper = WhisperForConditionalGeneration
@@ -265,7 +272,7 @@ def trainer_of(
     stream = kind(config.data, processor, config.seed)
     if isinstance(stream, Given):
         stream.batches = batches
-    trainer = DistillationTrainer(step, training_arguments(config), stream, processor)
+    trainer = DistillationTrainer(step, training_arguments(config), stream, processor, config)
     recorder = Recorder(step)
     trainer.add_callback(recorder)
     return trainer, recorder
@@ -334,3 +341,117 @@ def test_the_spelling_term_adds_to_the_loss_and_teaches_the_encoder(student):
     convolution = student.model.encoder.conv1.weight.grad
     assert convolution is not None
     assert convolution.abs().sum() > 0
+
+
+def test_a_loss_that_is_not_finite_stops_with_the_names_of_the_clips(
+    student, teacher, train_config, processor
+):
+    good, bad = make_training_batch(), make_training_batch(seed=1)
+    bad["input_features"][0, 0, 0] = float("nan")
+    good["ids"], bad["ids"] = ["fine"], ["clip-7", "clip-8"]
+    config = train_config(max_steps=3, save_steps=1)
+    trainer, _ = trainer_of(distillation(student, teacher), config, processor, good, bad)
+    with pytest.raises(
+        NonFiniteLossError, match="loss of step 2 is nan on the clips clip-7, clip-8"
+    ):
+        trainer.train()
+    newest = newest_checkpoint(Path(config.output))
+    assert newest is not None
+    assert newest.step == 1
+    saved = Whisper.from_pretrained(newest.folder)
+    assert all(weight.isfinite().all() for weight in saved.state_dict().values())
+
+
+def test_a_gradient_that_is_not_finite_stops_before_it_spoils_the_weights(
+    student, teacher, train_config, processor
+):
+    batch = {**make_training_batch(), "ids": ["clip-3"]}
+    config = train_config(max_steps=2)
+    trainer, _ = trainer_of(distillation(student, teacher), config, processor, batch)
+    student.model.decoder.layers[0].fc1.weight.register_hook(lambda g: g * float("inf"))
+    with pytest.raises(
+        NonFiniteLossError, match="gradient of step 1 is not finite on the clips clip-3"
+    ):
+        trainer.train()
+    assert all(weight.isfinite().all() for weight in student.state_dict().values())
+
+
+def test_the_log_has_the_parts_of_the_loss(student, teacher, train_config, processor):
+    config = train_config(max_steps=4, logging_steps=2, gradient_accumulation_steps=2)
+    trainer, _ = trainer_of(
+        distillation(student, teacher),
+        config,
+        processor,
+        make_training_batch(),
+        make_training_batch(seed=1),
+    )
+    trainer.train()
+    lines = [line for line in trainer.state.log_history if "loss" in line]
+    assert len(lines) == 2
+    for line in lines:
+        assert line["loss"] == pytest.approx(line["ce"] + 0.8 * line["kl"], rel=1e-5)
+        assert {"grad_norm", "learning_rate"} <= line.keys()
+    assert trainer.tokens == 4 * 2 * 11
+
+
+@pytest.mark.parametrize("freeze_encoder", [True, False])
+def test_gradient_checkpointing_changes_no_gradient(student, teacher, freeze_encoder: bool):
+    batch, found = make_training_batch(), []
+    for _ in range(2):
+        step = distillation(student, teacher, freeze_encoder=freeze_encoder).train()
+        student.zero_grad()
+        loss = step(**batch)["loss"]
+        loss.backward()
+        found.append([loss.detach(), *(p.grad for p in student.parameters() if p.grad is not None)])
+        student.gradient_checkpointing_enable({"use_reentrant": False})
+    assert len(found[0]) > 10
+    torch.testing.assert_close(found[0], found[1], rtol=1e-5, atol=1e-7)
+
+
+def test_weights_are_frozen_by_name_and_an_unknown_name_is_refused(student, teacher):
+    step = Distillation(
+        student, teacher, LossConfig(), True, True, frozen=["*.layers.0.*", "*embed_tokens*"]
+    )
+    step(**make_training_batch())["loss"].backward()
+    trained = {n for n, p in student.named_parameters() if p.grad is not None}
+    assert trained
+    assert not [n for n in trained if ".layers.0." in n or "embed_tokens" in n]
+    with pytest.raises(ValueError, match=r"'\*.layers.9.\*', which matches no weight"):
+        Distillation(student, teacher, LossConfig(), True, True, frozen=["*.layers.9.*"])
+    with pytest.raises(ValueError, match="nothing to train"):
+        Distillation(student, teacher, LossConfig(), True, True, frozen=["*"])
+
+
+@pytest.mark.slow
+def test_compiled_decoders_give_the_same_loss(student, teacher):
+    batch = make_training_batch()
+    plain = distillation(student, teacher).eval()(**batch)["loss"]
+    compiled = Distillation(student, teacher, LossConfig(), True, True, compiled=True).eval()
+    torch.testing.assert_close(compiled(**batch)["loss"], plain, rtol=1e-5, atol=0)
+
+
+def test_the_average_follows_the_weights_and_leaves_them_as_they_are():
+    model = torch.nn.Linear(2, 1, bias=False)
+    torch.nn.init.zeros_(model.weight)
+    average = WeightAverage(model, 0.5)
+    with torch.no_grad():
+        for value in (1.0, 2.0):
+            model.weight.fill_(value)
+            average.update()
+    # decays of 0.1 and 2 / 11: 0.9, then 0.9 * 2 / 11 + 2 * 9 / 11
+    expected = 0.9 * 2 / 11 + 2 * 9 / 11
+    with average.applied():
+        assert model.weight[0, 0].item() == pytest.approx(expected)
+    assert model.weight[0, 0].item() == 2.0
+
+
+def test_an_average_survives_saving_and_spares_what_is_frozen(student, tmp_path: Path):
+    student.model.encoder.requires_grad_(False)
+    average = WeightAverage(student, 0.9)
+    assert not [name for name in average.weights if "encoder.layers" in name]
+    average.update()
+    average.save(tmp_path)
+    again = WeightAverage(student, 0.9)
+    again.load(tmp_path)
+    assert again.updates == 1
+    torch.testing.assert_close(again.weights, average.weights)
