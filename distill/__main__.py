@@ -11,6 +11,7 @@ from jsonargparse import ArgumentParser, set_parsing_settings
 from distill.arguments import expand
 from distill.config import InitConfig, StudyConfig, TrainConfig
 from distill.evaluate_config import EvaluateConfig
+from distill.quantization.config import InspectConfig, QuantizeConfig
 from distill.stopping import InterruptedTrainingError
 from distill.transcribe_config import TranscribeConfig
 from pipeline import __version__
@@ -28,6 +29,8 @@ COMMANDS: dict[str, tuple[type, str]] = {
     "study": (StudyConfig, "train students that differ in one thing, and compare them"),
     "transcribe": (TranscribeConfig, "write down what is said in recordings"),
     "evaluate": (EvaluateConfig, "compare models on the same clips, the teacher first"),
+    "quantize": (QuantizeConfig, "write a trained model in 8 or 4 bits"),
+    "inspect": (InspectConfig, "how many bytes each part of a model takes"),
 }
 
 
@@ -65,6 +68,12 @@ def _parser() -> tuple[ArgumentParser, dict[str, ArgumentParser]]:
     subcommands = parser.add_subcommands(title="commands")
     parsers = {}
     for name, (kind, summary) in COMMANDS.items():
+        if kind is InspectConfig:
+            parsers[name] = ArgumentParser(description=kind.__doc__)
+            parsers[name].add_argument("folder", type=str, help="a folder with a model")
+            parsers[name].add_argument("--json", action="store_true", help="instead of a table")
+            subcommands.add_subcommand(name, parsers[name], help=summary)
+            continue
         usage = f"whisper-distill {name} [--config FILE] [--KEY VALUE ...]"
         parsers[name] = ArgumentParser(description=kind.__doc__, usage=usage)
         parsers[name].add_argument(
@@ -101,6 +110,14 @@ def _call(config: Any) -> None:
             from distill.evaluate import evaluate
 
             evaluate(config)
+        case QuantizeConfig():
+            from distill.quantize import quantize
+
+            quantize(config)
+        case InspectConfig():
+            from distill.quantize import print_sizes
+
+            print_sizes(config)
 
 
 def _fail(error: object, code: int) -> int:

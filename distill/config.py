@@ -3,6 +3,9 @@
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from distill.hidden_config import HiddenConfig
+from distill.quantization.config import QuantizationConfig
+
 
 @dataclass(frozen=True, kw_only=True)
 class Stage:
@@ -290,6 +293,10 @@ class TrainConfig:
     teacher: str | None = "embedded"
     """Needed for the KL term; null with the `labels-only` loss."""
     loss: LossConfig = field(default_factory=LossConfig)
+    hidden: HiddenConfig | None = None
+    """Learn from the teacher's decoder layers, too (DQ-Whisper)."""
+    quantization: QuantizationConfig | None = None
+    """Train with weights in 8 or 4 bits; the student is then written quantised."""
     max_steps: int = 1000
     """Optimiser steps."""
     learning_rate: float = 1e-4
@@ -353,6 +360,13 @@ class TrainConfig:
             raise ValueError(
                 "the KL term needs a teacher: set `teacher`, or `loss.preset: labels-only`"
             )
+        if self.hidden and self.teacher is None:
+            raise ValueError("hidden needs a teacher whose layers can be learned from")
+        guided = self.quantization and (
+            self.quantization.guided or self.quantization.distilled_blocks
+        )
+        if guided and not self.hidden:
+            raise ValueError("guided quantisation needs the distances that hidden measures")
 
 
 @dataclass(frozen=True, kw_only=True)

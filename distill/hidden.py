@@ -25,6 +25,8 @@ class HiddenStates:
     """What each layer hands on, (N, D)."""
     intermediates: list[Tensor] = field(default_factory=list)
     """What enters the second feed-forward projection of each layer, (N, F)."""
+    cross_attentions: list[Tensor] = field(default_factory=list)
+    """What each layer's attention to the sound gives, (N, D)."""
 
 
 HiddenLoss = Callable[[HiddenStates, HiddenStates], dict[str, Tensor]]
@@ -42,11 +44,15 @@ def capturing(
     def keep_output(_module: Any, _inputs: Any, output: Any) -> None:
         states.outputs.append((output[0] if isinstance(output, tuple) else output)[kept_BT])
 
+    def keep_attention(_module: Any, _inputs: Any, output: Any) -> None:
+        states.cross_attentions.append(output[0][kept_BT])
+
     def keep_input(_module: Any, inputs: Any) -> None:
         states.intermediates.append(inputs[0][kept_BT])
 
     for layer in model.model.decoder.layers if wanted else ():
         handles.append(layer.register_forward_hook(keep_output))
+        handles.append(layer.get_submodule("encoder_attn").register_forward_hook(keep_attention))
         handles.append(layer.get_submodule("fc2").register_forward_pre_hook(keep_input))
     try:
         yield states

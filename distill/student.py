@@ -15,6 +15,7 @@ from torch.nn import functional
 from transformers import WhisperConfig, WhisperForConditionalGeneration, WhisperProcessor
 from transformers.models.whisper.modeling_whisper import WhisperEncoder
 
+from distill.quantization import packed
 from pipeline.schema import model_path
 
 
@@ -124,9 +125,13 @@ def is_multilingual(model: WhisperForConditionalGeneration) -> bool:
 def load_model(name: str) -> WhisperForConditionalGeneration:
     """Load weights in float32; `embedded` is the model that ships with the package.
 
+    A folder that `whisper-distill quantize` wrote is loaded, too, as the plain model it stands for.
+
     Raises:
-        ValueError: there is no Whisper model of that name.
+        ValueError: there is no Whisper model of that name, or its file is damaged.
     """
+    if packed.is_packed(name):
+        return packed.load(name)
     try:
         kind = WhisperConfig.get_config_dict(model_path(name))[0].get("model_type")
         if kind != "whisper":

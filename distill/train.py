@@ -16,7 +16,12 @@ from distill.averaging import WeightAverage
 from distill.checkpoints import Checkpoint, last_checkpoint, newest_checkpoint
 from distill.config import InitConfig, TrainConfig
 from distill.data import BatchStream
+from distill.joint import learned_steps_in, quantise_in_training
+from distill.layer_matching import LayerMatching
 from distill.progress import ShowProgress
+from distill.quantization import packed
+from distill.quantization.config import QuantizationConfig
+from distill.quantization.schedule import write_quantised
 from distill.run_card import (
     RunCard,
     describe_data,
@@ -95,6 +100,7 @@ def train(config: TrainConfig) -> Path:
     stream = BatchStream(config.data, processor, config.seed, rank, num_ranks, batches_done)
     clips = validation_clips(config.validation) if config.validation else []
     step = make_step(config, processor)
+    joint = quantise_in_training(step, config.quantization)
     stream.multilingual = is_multilingual(step.student)
     trainer = DistillationTrainer(step, arguments, stream, processor, config, clips)
     trainer.tokens = checkpoint.tokens if checkpoint else 0
@@ -107,10 +113,12 @@ def train(config: TrainConfig) -> Path:
         trainer.remove_callback(transformers.PrinterCallback)
         trainer.add_callback(Following(trainer, stop))
         trainer.add_callback(progress := ShowProgress())
+        trainer.add_callback(joint)
         with contextlib.closing(progress):
             trainer.train(resume_from_checkpoint=str(checkpoint.folder) if checkpoint else None)
     ended = how_it_ended(trainer, stop)
     if rank == 0:
+        joint.write_alignment(output / "alignment.json")
         write_run_card(make_card(trainer, ended, time.monotonic() - started), output)
     if ended == "stopped":
         raise InterruptedTrainingError(
@@ -126,13 +134,18 @@ def make_step(config: TrainConfig, processor: WhisperProcessor) -> Distillation:
     student = load_model(config.student)
     if config.gradient_checkpointing:
         student.gradient_checkpointing_enable({"use_reentrant": False})
+    teacher = load_model(config.teacher) if config.teacher and needs_teacher(config) else None
+    hidden_loss = None
+    if config.hidden and teacher is not None:
+        hidden_loss = LayerMatching(config.hidden, student, teacher)
     return Distillation(
         student,
-        load_model(config.teacher) if config.teacher and needs_teacher(config) else None,
+        teacher,
         config.loss,
         config.freeze_encoder,
         config.freeze_positions,
         letter_tokens(processor.tokenizer) if config.loss.ctc_weight else [],
+        hidden_loss=hidden_loss,
         frozen=config.frozen,
         compiled=config.compile,
     )
@@ -171,13 +184,14 @@ def write_student(config: TrainConfig, processor: WhisperProcessor) -> Path:
     checkpoint = newest_checkpoint(output)
     assert checkpoint is not None, "a training ends with a checkpoint"
     from_best = config.validation is not None and (best / "config.json").is_file()
-    student = load_model(str(best if from_best else checkpoint.folder))
+    source = best if from_best else checkpoint.folder
+    student = load_model(str(source))
     if config.average_decay is not None and not from_best:
         average = WeightAverage(student, config.average_decay)
         average.load(checkpoint.folder)
         with average.applied():
-            return save(student, processor, output / "student")
-    return save(student, processor, output / "student")
+            return save(student, processor, output / "student", config.quantization, source)
+    return save(student, processor, output / "student", config.quantization, source)
 
 
 def make_card(trainer: DistillationTrainer, ended: str, seconds: float) -> RunCard:
@@ -208,8 +222,9 @@ def make_card(trainer: DistillationTrainer, ended: str, seconds: float) -> RunCa
 
 
 def needs_teacher(config: TrainConfig) -> bool:
-    """Tell whether the loss has a KL term."""
-    return config.teacher is not None and config.loss.weights[1] > 0
+    """Tell whether the loss has a KL term, or one of hidden states."""
+    wanted = config.loss.weights[1] > 0 or config.hidden is not None
+    return config.teacher is not None and wanted
 
 
 def write_config(config: TrainConfig, path: Path) -> None:
@@ -219,10 +234,23 @@ def write_config(config: TrainConfig, path: Path) -> None:
 
 
 def save(
-    student: WhisperForConditionalGeneration, processor: WhisperProcessor, folder: Path
+    student: WhisperForConditionalGeneration,
+    processor: WhisperProcessor,
+    folder: Path,
+    quantization: QuantizationConfig | None = None,
+    checkpoint: Path | None = None,
 ) -> Path:
-    """Write the student as `from_pretrained` reads it."""
-    student.save_pretrained(folder)
+    """Write the student as `load_model` reads it; on its grids if it was trained on them.
+
+    `checkpoint` is where a quantised student was loaded from: it knows the steps that were learned.
+    """
+    stale = folder / ("model.safetensors" if quantization else packed.FILE_NAME)
+    stale.unlink(missing_ok=True)  # of an earlier training; a reader could not tell which counts
+    if quantization:
+        steps = learned_steps_in(checkpoint) if checkpoint else {}
+        write_quantised(student, quantization, folder, steps)
+    else:
+        student.save_pretrained(folder)
     processor.save_pretrained(folder)
     logger.info("student written to %s", folder)
     return folder

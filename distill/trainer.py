@@ -32,6 +32,7 @@ from distill.checkpoints import commit, remove_old, replacing_folder, revoke
 from distill.config import LossConfig, TrainConfig
 from distill.data import BatchStream
 from distill.hidden import HiddenLoss, HiddenStates, capturing
+from distill.joint import load_joint, save_joint
 from distill.losses import count_labels, label_positions, spelling_loss
 from distill.progress import show_samples
 from distill.projection import projected_loss
@@ -40,9 +41,6 @@ from distill.student import encode, freeze
 from distill.validation import Clip, error_rates, hear, shared_counts
 
 logger = logging.getLogger(__name__)
-
-HIDDEN_LOSS_FILE = "hidden_loss.pt"
-"""Where a checkpoint keeps the weights that a hidden-state loss brought."""
 
 EAGER_FRAMES = 1000
 """Windows up to here use plain attention on a CPU in bfloat16; see `choose_attention`."""
@@ -239,6 +237,7 @@ class DistillationTrainer(Seq2SeqTrainer):
             eval_dataset=list(clips) or None,  # pyright: ignore[reportArgumentType]
         )
         self.student, self.stream, self.processor = model.student, stream, processor
+        self.step = model
         self.config, self.clips, self.tokens = config, list(clips), 0
         self.average: WeightAverage | None = None
         if config.average_decay is not None:
@@ -346,6 +345,7 @@ class DistillationTrainer(Seq2SeqTrainer):
         if is_best and self.args.should_save:
             with self.as_saved(), replacing_folder(Path(self.config.output) / "best") as folder:
                 self.student.save_pretrained(folder)
+                save_joint(self.step, folder)
                 self.processor.save_pretrained(folder)
         if out_of_patience(self.state.global_step, self.state.best_global_step, self.config):
             logger.info("no better validation for %s, stopping", self.config.validation)
@@ -367,12 +367,11 @@ class DistillationTrainer(Seq2SeqTrainer):
     def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:
         folder = Path(output_dir or str(self.args.output_dir))
         self.student.save_pretrained(folder)
+        save_joint(self.step, folder)
         self.processor.save_pretrained(folder)
         torch.save(self.args, folder / "training_args.bin")
         if self.average is not None:
             self.average.save(folder)
-        if isinstance(self._hidden_loss, nn.Module):
-            torch.save(self._hidden_loss.state_dict(), folder / HIDDEN_LOSS_FILE)
 
     def _load_from_checkpoint(
         self, resume_from_checkpoint: str, model: nn.Module | None = None
@@ -380,14 +379,9 @@ class DistillationTrainer(Seq2SeqTrainer):
         folder = Path(resume_from_checkpoint)
         saved = WhisperForConditionalGeneration.from_pretrained(folder)
         self.student.load_state_dict(saved.state_dict())
+        load_joint(self.step, folder)
         if self.average is not None:
             self.average.load(folder)
-        if isinstance(self._hidden_loss, nn.Module):
-            self._hidden_loss.load_state_dict(torch.load(folder / HIDDEN_LOSS_FILE))
-
-    @property
-    def _hidden_loss(self) -> HiddenLoss | None:
-        return self.accelerator.unwrap_model(self.model).hidden_loss
 
 
 def out_of_patience(step: int, best_step: int | None, config: TrainConfig) -> bool:
@@ -461,7 +455,8 @@ def training_arguments(config: TrainConfig) -> Seq2SeqTrainingArguments:
         report_to=["tensorboard"],
         ignore_data_skip=True,  # the stream skips by itself, without decoding
         disable_tqdm=True,
-        ddp_find_unused_parameters=False,  # every trained weight takes part in every step
+        # Every trained weight takes part in every step, but for steps of grids not in use yet.
+        ddp_find_unused_parameters=bool(config.quantization and config.quantization.learn_scale),
         remove_unused_columns=False,
         label_names=["labels"],
         seed=config.seed,
