@@ -36,7 +36,7 @@ def make_common_voice(root: Path) -> Made:
 
 def make_gigaspeech(root: Path) -> Made:
     (root / "audio").mkdir()
-    write_tone(root / "audio/POD1.opus", 6.0)
+    write_tone(root / "audio/POD1.flac", 6.0).rename(root / "audio/POD1.opus")
     recordings = write(root / "r.jsonl.gz", recording("POD1"))
     path = write(root / "s.jsonl.gz", supervision("0", "POD1"), supervision("1", "POD1", start=3.5))
     return {"path": str(path), "audio": str(recordings)}
