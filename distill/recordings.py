@@ -171,10 +171,6 @@ class AudioStream:
         self._held, self._offset = samples[dropped:], self._offset + dropped
         return self._held[:num_samples]
 
-    def at_end(self, start: int) -> bool:
-        """Tell whether nothing follows `start`; reads on to find out."""
-        return self.read(start, 1).size == 0
-
     def close(self) -> None:
         """Close the file, and remove it where it was fetched."""
         self._blocks.close()

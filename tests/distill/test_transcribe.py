@@ -1,7 +1,11 @@
 """The command: which recordings, which outputs, and what happens with bad ones."""
 
+import functools
+import io
 import json
+import threading
 from collections.abc import Callable
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import numpy as np
@@ -180,6 +184,40 @@ def test_a_stream_is_the_whole_file_whatever_the_windows(tmp_path: Path, rate: i
     joined = np.concatenate(parts)
     assert abs(len(joined) - len(whole)) <= 1
     assert np.abs(joined[: len(whole)] - whole[: len(joined)]).max() < 1e-3
+
+
+def test_a_url_and_standard_input_are_recordings_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    soundfile.write(tmp_path / "tone.flac", make_audio(2.0), SAMPLE_RATE)
+    with AudioStream(str(tmp_path / "tone.flac")) as stream:
+        expected = stream.read(0, 100_000).copy()
+    handler = functools.partial(SimpleHTTPRequestHandler, directory=str(tmp_path))
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        url = f"http://127.0.0.1:{server.server_port}"
+        with AudioStream(f"{url}/tone.flac") as stream:
+            assert np.array_equal(stream.read(0, 100_000), expected)
+        with pytest.raises(AudioError, match="could not be fetched"):
+            AudioStream(f"{url}/nothing.flac")
+        server.shutdown()
+    with (tmp_path / "tone.flac").open("rb") as file:
+        monkeypatch.setattr("sys.stdin", io.TextIOWrapper(file))
+        with AudioStream("-") as stream:
+            assert np.array_equal(stream.read(0, 100_000), expected)
+
+
+def test_the_sound_of_an_m4a_file_is_read(tmp_path: Path):
+    av = pytest.importorskip("av")
+    path = str(tmp_path / "tone.m4a")
+    with av.open(path, "w") as container:
+        track = container.add_stream("aac", rate=SAMPLE_RATE, layout="mono")
+        frame = av.AudioFrame.from_ndarray(make_audio(3.0)[None], format="fltp", layout="mono")
+        frame.sample_rate = SAMPLE_RATE
+        container.mux(track.encode(frame))
+        container.mux(track.encode(None))
+    with AudioStream(path) as stream:
+        assert len(stream.read(0, 100_000)) == pytest.approx(3 * SAMPLE_RATE, abs=3000)
 
 
 def test_a_stream_jumps_forward_and_forgets_what_lies_behind(tmp_path: Path):
