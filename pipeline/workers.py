@@ -106,7 +106,7 @@ def resource_hints(options: PipelineOptions) -> dict[str, str]:
     Left where they are, Beam would ask for a GPU for the stage that lists the blocks, too.
     """
     standard = options.view_as(StandardOptions)
-    hints, standard.resource_hints = standard.resource_hints or [], None
+    hints, standard.resource_hints = standard.resource_hints or [], []
     return dict(hint.split("=", 1) for hint in hints)
 
 
