@@ -38,7 +38,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command. Returns 0 when done, 1 when it failed, 2 for bad arguments or config."""
     parser, commands = _parser()
     arguments = list(sys.argv[1:] if arguments is None else arguments)
-    if arguments and arguments[0] in COMMANDS:
+    if arguments and arguments[0] in COMMANDS.keys() - {"inspect"}:
         arguments[1:] = expand(arguments[1:], COMMANDS[arguments[0]][0])
     values = parser.parse_args(arguments)
     command = values.subcommand

@@ -218,24 +218,20 @@ def _estimate(estimate: Estimate) -> str:
 def _run(config: PipelineConfig, options: Namespace) -> int:
     """Bring a dataset up to date and say what became of it."""
     # Beam takes seconds to import and logs while it is; nothing else here needs it.
-    from pipeline.run import run
+    from pipeline.run import run, run_part
 
-    part = _part(options)
-    outcome = run(
-        config,
-        part=part,
-        verify=options.get("verify", False),
-        retry_failed=options.get("retry_failed", False),
-    )
-    output = Path(config.output)
-    totals = outcome.totals
-    if totals is None:
+    output, part = Path(config.output), _part(options)
+    how = {name: options.get(name, False) for name in ("verify", "retry_failed")}
+    if part:
+        work = run_part(config, part, **how)
         print(
-            f"Done with {part}: {outcome.labelled} of its {outcome.blocks} blocks labelled, "
-            f"{outcome.rebuilt} shards written. When all are done, run without --num_shards and "
+            f"Done with {part}: {work.labelled} of its {work.blocks} blocks labelled, "
+            f"{work.rebuilt} shards written. When all are done, run without --num_shards and "
             "--shard to write index and report."
         )
         return 0
+    outcome = run(config, **how)
+    totals = outcome.totals
     if outcome.rebuilt == 0:
         print(
             f"Nothing to do: all {outcome.blocks} blocks are labelled by this teacher and filtered "

@@ -315,8 +315,9 @@ class PipelineConfig:
     are rejected and counted. None allows all."""
     max_failed_fraction: float = 0.05
     """Poison budget: a run stops once more of the planned utterances than this have failed."""
-    beam: dict[str, str | int | float | bool] = field(default_factory=dict)
-    """Apache Beam pipeline options, for example {runner: FnApiRunner, direct_num_workers: 4}."""
+    beam: dict[str, str | int | float | bool | list[str]] = field(default_factory=dict)
+    """Apache Beam pipeline options, for example {runner: FnApiRunner, direct_num_workers: 4}; a
+    list for those that may be given several times. configs/beam has some for each engine."""
 
     def __post_init__(self) -> None:
         """Check the rules between fields."""

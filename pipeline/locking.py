@@ -27,7 +27,7 @@ class LockedError(RuntimeError):
 
 
 @contextmanager
-def locked(output: Path, part: Part | None) -> Iterator[None]:
+def locked(output: Path, part: Part | None = None) -> Iterator[None]:
     """Hold the output, or a part of it, for as long as the context lasts.
 
     Raises:

@@ -34,11 +34,18 @@ from pipeline.scoring import language_code
 from pipeline.teacher import check_teacher, resolve_revision, settle, uses_accelerator
 from pipeline.totals import TooManyFailuresError, add_up, check_budget, commit_records
 from pipeline.verify import withdraw_damaged
-from pipeline.workers import num_workers, pipeline_options, runner, watch
+from pipeline.workers import (
+    check_job_server,
+    num_workers,
+    pipeline_options,
+    resource_hints,
+    runner,
+    watch,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Outcome:
+class Work:
     """What a run found and did."""
 
     blocks: int
@@ -46,8 +53,6 @@ class Outcome:
     """Blocks labelled by this run."""
     rebuilt: int
     """Shards written by this run, those of the newly labelled blocks included."""
-    totals: Totals | None
-    """None after a part: the numbers are of the whole, and so is the index."""
 
     @property
     def nothing_to_do(self) -> bool:
@@ -55,19 +60,18 @@ class Outcome:
         return self.rebuilt == 0
 
 
-def run(
-    config: PipelineConfig,
-    *,
-    part: Part | None = None,
-    verify: bool = False,
-    retry_failed: bool = False,
-) -> Outcome:
+@dataclass(frozen=True, kw_only=True)
+class Outcome(Work):
+    """A dataset that is finished."""
+
+    totals: Totals
+
+
+def run(config: PipelineConfig, *, verify: bool = False, retry_failed: bool = False) -> Outcome:
     """Label what is not labelled, filter, write shards, index and report.
 
     Args:
         config: what to make of what.
-        part: do only this share of the blocks, beside other processes that do the others, and
-            leave index and report to a run of the whole.
         verify: read all that is committed and make again what is damaged.
         retry_failed: try again what could not be read or labelled.
 
@@ -78,42 +82,79 @@ def run(
         RuntimeError: the run stopped; the message says why and what to do.
     """
     started = time.monotonic()
-    config = dataclasses.replace(config, teacher=settle(config.teacher))
-    layout = Layout(Path(config.output))
-    plan = make_plan(config, resolve_revision(config.teacher))
-    mine = part.of_plan(plan) if part else plan
-    with locked(layout.output, part):
-        if part is None:
-            clean(plan, layout)
-        if verify:
-            withdraw_damaged(mine, layout)
-        backlog = find_backlog(mine, layout, retry_failed=retry_failed)
-        if backlog.to_label:
-            languages = {language_code(corpus.language) for corpus in config.corpora}
-            check_teacher(config.teacher, plan.keys.teacher_revision, languages)
-        options = _options(config, backlog)
-        withdraw(backlog, layout)
-        files.write_text(layout.plan, to_json(plan) + "\n")
-        files.write_text(layout.config, to_yaml(config))
+    config, plan, layout = _prepare(config)
+    with locked(layout.output):
+        clean(plan, layout)
+        work = _work_on(plan, plan, config, layout, verify=verify, retry_failed=retry_failed)
+        index = _write_index(config, plan, layout, time.monotonic() - started)
+    return Outcome(**vars(work), totals=index.totals)
 
-        if not retry_failed:
-            check_budget(layout, plan.keys, plan.num_utterances, config.max_failed_fraction)
-        if backlog.blocks:
-            process = ProcessBlock(config, plan.keys, plan.num_utterances, retry=retry_failed)
-            with display(mine, layout) as on_tick:
-                if needs_ledger(config.filter):  # what is kept of a block depends on the others
-                    _run_beam(backlog.blocks, process.labelling_only(), options, on_tick)
-                    if part is None:
-                        process = process.knowing(ledger_context(config.filter, plan, layout))
-                if part is None or not needs_ledger(config.filter):
-                    _run_beam(backlog.blocks, process, options, on_tick)
+
+def run_part(
+    config: PipelineConfig, part: Part, *, verify: bool = False, retry_failed: bool = False
+) -> Work:
+    """Do a share of the blocks, beside other processes that do the others.
+
+    Index and report are left to a `run`, which then finds everything done.
+
+    Raises:
+        as `run`.
+    """
+    config, plan, layout = _prepare(config)
+    with locked(layout.output, part):
+        return _work_on(
+            part.of_plan(plan), plan, config, layout, verify=verify, retry_failed=retry_failed
+        )
+
+
+def _prepare(config: PipelineConfig) -> tuple[PipelineConfig, Plan, Layout]:
+    """Settle what the configuration leaves open, and plan."""
+    config = dataclasses.replace(config, teacher=settle(config.teacher))
+    plan = make_plan(config, resolve_revision(config.teacher))
+    return config, plan, Layout(Path(config.output))
+
+
+def _work_on(
+    mine: Plan,
+    plan: Plan,
+    config: PipelineConfig,
+    layout: Layout,
+    *,
+    verify: bool,
+    retry_failed: bool,
+) -> Work:
+    """Bring the blocks of a part, or of all, up to date."""
+
+    def check() -> None:
         check_budget(layout, plan.keys, plan.num_utterances, config.max_failed_fraction)
-        index = None if part else _write_index(config, plan, layout, time.monotonic() - started)
-    return Outcome(
-        blocks=len(mine.blocks),
-        labelled=len(backlog.to_label),
-        rebuilt=len(backlog.blocks),
-        totals=index and index.totals,
+
+    if verify:
+        withdraw_damaged(mine, layout)
+    backlog = find_backlog(mine, layout, retry_failed=retry_failed)
+    if backlog.to_label:
+        languages = {language_code(corpus.language) for corpus in config.corpora}
+        check_teacher(config.teacher, plan.keys.teacher_revision, languages)
+    options = _options(config, backlog)
+    if backlog.blocks:
+        check_job_server(options)
+    withdraw(backlog, layout)
+    files.write_text(layout.plan, to_json(plan) + "\n")
+    files.write_text(layout.config, to_yaml(config))
+
+    if not retry_failed:
+        check()
+    if backlog.blocks:
+        process = ProcessBlock(config, plan.keys, plan.num_utterances, retry=retry_failed)
+        with display(mine, layout) as on_tick:
+            if needs_ledger(config.filter):  # what is kept of a block depends on the others
+                _run_beam(backlog.blocks, process.labelling_only(), options, on_tick)
+                if mine is plan:
+                    process = process.knowing(ledger_context(config.filter, plan, layout))
+            if mine is plan or not needs_ledger(config.filter):
+                _run_beam(backlog.blocks, process, options, on_tick)
+    check()
+    return Work(
+        blocks=len(mine.blocks), labelled=len(backlog.to_label), rebuilt=len(backlog.blocks)
     )
 
 
@@ -186,14 +227,22 @@ def _run_beam(
 
     def work() -> None:
         with beam.Pipeline(runner(options), options) as graph:
-            _ = (
-                graph
-                | "list blocks" >> beam.Create(blocks)
-                | "spread blocks" >> beam.Reshuffle()
-                | "label, filter, commit" >> beam.ParDo(process)
-            )
+            build_graph(graph, blocks, process, hints)
 
+    hints = resource_hints(options)
     watch(work, on_tick)
+
+
+def build_graph(
+    graph: beam.Pipeline, blocks: Sequence[Block], process: ProcessBlock, hints: dict[str, str]
+) -> None:
+    """Lay out the whole graph; only its last stage needs an accelerator or much memory."""
+    _ = (
+        graph
+        | "list blocks" >> beam.Create(blocks)
+        | "spread blocks" >> beam.Reshuffle()
+        | "label, filter, commit" >> beam.ParDo(process).with_resource_hints(**hints)
+    )
 
 
 def _write_index(config: PipelineConfig, plan: Plan, layout: Layout, wall_seconds: float) -> Index:

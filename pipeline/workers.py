@@ -11,19 +11,26 @@ import math
 import os
 import re
 import shlex
+import socket
 import sys
 import threading
 import time
 from collections.abc import Callable
 
 import psutil
-from apache_beam.options.pipeline_options import DirectOptions, PipelineOptions, StandardOptions
+from apache_beam.options.pipeline_options import (
+    DirectOptions,
+    PipelineOptions,
+    PortableOptions,
+    StandardOptions,
+)
 from apache_beam.runners.portability.fn_api_runner.fn_runner import FnApiRunner
 from apache_beam.transforms.environments import SubprocessSDKEnvironment
 
 logger = logging.getLogger(__name__)
 
 _POLL_SECONDS = 0.5
+_CONNECT_SECONDS = 10.0
 _STOP_SECONDS = 3.0
 _WORKER_MODULE = "pipeline.worker_process"
 _BLOCKS_PER_FILTERING_WORKER = 16
@@ -32,6 +39,19 @@ _WORKER_THREAD = "run_worker"
 """Name of the thread in which Beam waits for a worker process; if that dies, it raises."""
 _BEAM_THREADS = (_WORKER_THREAD, "beam_control_read")
 """They end with an error when the workers are stopped."""
+_RUNNERS = {
+    name.lower(): name
+    for name in (
+        "FnApiRunner",
+        "DirectRunner",
+        "PortableRunner",
+        "PrismRunner",
+        "FlinkRunner",
+        "SparkRunner",
+        "DataflowRunner",
+    )
+}
+"""Those that this graph is meant for; Beam's DaskRunner loses elements and says nothing."""
 _BEAM_SUFFIX = re.compile(r" \[while running .*$")
 
 
@@ -52,12 +72,12 @@ def num_workers(num_to_build: int, num_to_label: int, *, accelerated: bool) -> i
 
 
 def pipeline_options(
-    beam: dict[str, str | int | float | bool], default_workers: int
+    beam: dict[str, str | int | float | bool | list[str]], default_workers: int
 ) -> PipelineOptions:
     """Complete the user's Beam options with a runner and a number of workers.
 
     Raises:
-        ValueError: Beam has no such option.
+        ValueError: Beam has no such option, or no runner of that name.
     """
     options = {"runner": "FnApiRunner", **beam}
     if options["runner"] == "FnApiRunner":
@@ -71,7 +91,42 @@ def pipeline_options(
             f"beam: Apache Beam has no option {', '.join(unknown)}; "
             "see https://beam.apache.org/documentation/runners/ for those of each runner"
         )
+    name = str(options["runner"])
+    if "." not in name and name.lower() not in _RUNNERS:
+        raise ValueError(
+            f"beam.runner {name!r} is unknown; give one of {', '.join(sorted(_RUNNERS.values()))}, "
+            "or the full name of a class"
+        )
     return built
+
+
+def resource_hints(options: PipelineOptions) -> dict[str, str]:
+    """Take the resource hints out of the options, for the one stage that needs them.
+
+    Left where they are, Beam would ask for a GPU for the stage that lists the blocks, too.
+    """
+    standard = options.view_as(StandardOptions)
+    hints, standard.resource_hints = standard.resource_hints or [], []
+    return dict(hint.split("=", 1) for hint in hints)
+
+
+def check_job_server(options: PipelineOptions) -> None:
+    """See that a job server answers where the options say; Beam would wait for a minute.
+
+    Raises:
+        RunError: it does not.
+    """
+    endpoint = options.view_as(PortableOptions).job_endpoint
+    if not endpoint or endpoint == "embed":
+        return
+    host, _, port = endpoint.rpartition(":")
+    try:
+        socket.create_connection((host, int(port)), timeout=_CONNECT_SECONDS).close()
+    except (OSError, ValueError) as error:
+        raise RunError(
+            f"beam.job_endpoint {endpoint}: no job server answers there ({error}). Start it, or "
+            "correct the address (host:port)."
+        ) from error
 
 
 def runner(options: PipelineOptions) -> FnApiRunner | None:

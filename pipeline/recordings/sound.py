@@ -30,7 +30,7 @@ class Sound:
             # By number and not by name: libsndfile takes a name that ends in .raw for raw samples.
             self._sound = soundfile.SoundFile(_handle(file), closefd=False)
         except (soundfile.SoundFileError, TypeError, ValueError) as error:
-            raise AudioError(f"{where}: not readable as audio ({error})") from error
+            raise AudioError(f"{where}: not readable as audio ({_reason(error)})") from error
         self.sample_rate, self.num_channels = self._sound.samplerate, self._sound.channels
         frames = self._sound.frames
         self.num_frames = frames if frames < _UNKNOWN_FRAMES else None
@@ -62,12 +62,17 @@ class Sound:
                 position += len(block)
                 yield block
         except soundfile.SoundFileError as error:
-            raise AudioError(f"{self._where}: damaged audio ({error})") from error
+            raise AudioError(f"{self._where}: damaged audio ({_reason(error)})") from error
 
     def close(self) -> None:
         """Close decoder and file."""
         self._sound.close()
         self._file.close()
+
+
+def _reason(error: Exception) -> str:
+    """Return what is wrong, without the number of the open file: it differs from run to run."""
+    return getattr(error, "error_string", None) or str(error)
 
 
 def _handle(file: BinaryIO) -> int | BinaryIO:

@@ -15,7 +15,7 @@ HOLDER = """
 import sys, time
 from pathlib import Path
 from pipeline.locking import locked
-with locked(Path(sys.argv[1]), None):
+with locked(Path(sys.argv[1])):
     print("locked", flush=True)
     time.sleep(600)
 """
@@ -27,18 +27,18 @@ def part(number: int, of: int = 4) -> Part:
 
 def test_second_run_is_refused_and_told_who_is_at_work(tmp_path: Path):
     with (
-        locked(tmp_path, None),
+        locked(tmp_path),
         pytest.raises(
             LockedError, match=rf"a run, process {os.getpid()} on {socket.gethostname()}"
         ),
-        locked(tmp_path, None),
+        locked(tmp_path),
     ):
         pass
 
 
 def test_the_lock_is_free_again_and_leaves_nothing(tmp_path: Path):
     for _ in range(2):
-        with locked(tmp_path, None):
+        with locked(tmp_path):
             pass
     assert list(tmp_path.iterdir()) == []
 
@@ -61,13 +61,13 @@ def test_the_same_part_is_refused_and_named(tmp_path: Path):
 
 
 def test_a_whole_run_and_parts_exclude_each_other(tmp_path: Path):
-    with locked(tmp_path, None), pytest.raises(LockedError, match="a run, process"):
+    with locked(tmp_path), pytest.raises(LockedError, match="a run, process"):
         locked(tmp_path, part(0)).__enter__()
     with (
         locked(tmp_path, part(0)),
         locked(tmp_path, part(3)),
         pytest.raises(LockedError, match="shard 0 of 4.*; the run of shard 3 of 4"),
-        locked(tmp_path, None),
+        locked(tmp_path),
     ):
         pass
 
@@ -78,10 +78,10 @@ def test_the_lock_of_a_killed_process_is_free(tmp_path: Path):
     )
     assert holder.stdout is not None
     assert holder.stdout.readline() == "locked\n"
-    with pytest.raises(LockedError, match=f"process {holder.pid}"), locked(tmp_path, None):
+    with pytest.raises(LockedError, match=f"process {holder.pid}"), locked(tmp_path):
         pass
     holder.send_signal(signal.SIGKILL)
     holder.wait()
-    with locked(tmp_path, None):
+    with locked(tmp_path):
         pass
     assert list(tmp_path.iterdir()) == []

@@ -1,10 +1,12 @@
 import json
+import os
 from pathlib import Path
 
 import pytest
 
 from pipeline.__main__ import main
 from pipeline.config import to_yaml
+from pipeline.locking import locked
 
 
 @pytest.fixture
@@ -48,6 +50,40 @@ def test_run_says_what_became_of_it_and_then_that_nothing_is_to_do(config_file, 
     assert "Nothing to do" in capsys.readouterr().out
 
 
+def test_parts_do_the_blocks_and_a_whole_run_writes_the_index(config_file, tmp_path, capsys):
+    index = tmp_path / "out/index.json"
+    for number in range(2):
+        options = ["--num_shards", 2, "--shard", number]
+        assert exit_code("run", "--config", config_file, *options) == 0
+        assert f"Done with shard {number} of 2" in capsys.readouterr().out
+        assert not index.exists()
+    assert exit_code("run", "--config", config_file) == 0
+    assert "Nothing to do" in capsys.readouterr().out
+    assert json.loads(index.read_text())["totals"]["planned"] == 4
+
+
+def test_run_verifies_and_tries_again_when_told(config_file, capsys):
+    assert exit_code("run", "--config", config_file, "--verify", "--retry_failed") == 0
+    assert exit_code("run", "--config", config_file, "--verify", "--retry_failed") == 0
+    assert "Nothing to do" in capsys.readouterr().out
+
+
+def test_plan_measures_and_names_the_price(config_file, capsys):
+    options = ["--measure", 2, "--price_per_hour", 1.5]
+    assert exit_code("plan", "--config", config_file, *options) == 0
+    out = " ".join(capsys.readouterr().out.split())
+    assert "worker-hours to label the rest, which cost" in out
+    assert "Measured on 2 utterances" in out
+    assert exit_code("plan", "--config", config_file, *options, "--json") == 0
+    assert json.loads(capsys.readouterr().out)["estimate"]["sample_utterances"] == 2
+
+
+def test_output_in_use_exits_with_1_and_says_by_whom(config_file, tmp_path, capsys):
+    with locked(tmp_path / "out"):
+        assert exit_code("run", "--config", config_file) == 1
+    assert f"is in use by a run, process {os.getpid()}" in capsys.readouterr().err
+
+
 def test_dotted_override_beats_the_file(config_file, tmp_path, capsys):
     assert exit_code("run", "--config", config_file, "--filter.max_wer", "3.0") == 0
     assert json.loads((tmp_path / "out/index.json").read_text())["filter"]["max_wer"] == 3.0
@@ -69,6 +105,8 @@ def test_report_and_explain_of_a_finished_run(config_file, tmp_path, capsys):
         (["--filter.max_wer=-1"], "max_wer"),
         (["--blocks.minutes", "0"], "blocks.minutes must be above 0"),
         (["--beam.bogus", "1"], "no option bogus"),
+        (["--num_shards", "2"], "--num_shards and --shard belong together"),
+        (["--num_shards", "2", "--shard", "2"], "--shard 2 of --num_shards 2 does not exist"),
         (["--teacher.model", "no/such/folder"], "teacher.model 'no/such/folder'"),
     ],
 )

@@ -1,0 +1,126 @@
+"""The way to a cluster, on loopback: a job service, a pool of external workers, real labels."""
+
+import dataclasses
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from pipeline.config import to_yaml
+from pipeline.ledger import read_ledger
+from pipeline.run import run
+from pipeline.schema import read_index
+from pipeline.workers import RunError
+from tests.pipeline.killing import REPOSITORY, tree
+
+
+def free_port() -> int:
+    with socket.socket() as listening:
+        listening.bind(("127.0.0.1", 0))
+        return listening.getsockname()[1]
+
+
+@contextmanager
+def server(module: str, option: str, log: Path) -> Iterator[int]:
+    """Run one of Beam's servers on a free port until the context ends."""
+    port = free_port()
+    with log.open("wb") as output:
+        started = subprocess.Popen(
+            [sys.executable, "-m", module, option, str(port)],
+            env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
+            stdout=output,
+            stderr=subprocess.STDOUT,
+        )
+    try:
+        for _ in range(600):
+            if started.poll() is not None:
+                pytest.fail(f"{module} ended: {log.read_text()}")
+            with socket.socket() as probe:
+                if probe.connect_ex(("127.0.0.1", port)) == 0:
+                    break
+            time.sleep(0.1)
+        yield port
+    finally:
+        started.terminate()
+        started.wait()
+
+
+def labels(output: Path) -> dict[str, list]:
+    return {p.name: read_ledger(p)[0] for p in sorted(output.glob("ledger/*/*.parquet"))}
+
+
+def dataset(output: Path) -> dict[str, str]:
+    """Hash what does not depend on the time that was needed."""
+    files = tree(output)
+    return {name: digest for name, digest in files.items() if name.startswith(("shards", "fail"))}
+
+
+@pytest.mark.slow
+def test_two_external_workers_behind_a_job_service_write_the_bytes_of_a_local_run(
+    corpus, configure, tones, tmp_path
+):
+    config = configure(corpus(*tones(5)))
+    run(config)
+    with (
+        server(
+            "apache_beam.runners.portability.local_job_service_main", "--port", tmp_path / "job.log"
+        ) as job,
+        server(
+            "apache_beam.runners.worker.worker_pool_main", "--service_port", tmp_path / "pool.log"
+        ) as pool,
+    ):
+        remote = dataclasses.replace(
+            config,
+            output=f"{config.output}-remote",
+            beam={
+                "runner": "PortableRunner",
+                "job_endpoint": f"localhost:{job}",
+                "environment_type": "EXTERNAL",
+                "environment_config": f"localhost:{pool}",
+            },
+        )
+        config_file = tmp_path / "config.yaml"
+        config_file.write_text(to_yaml(remote), encoding="utf-8")
+        command = [sys.executable, "-m", "pipeline", "run", "--config", str(config_file)]
+        parts = [
+            subprocess.Popen(
+                [*command, "--num_shards", "2", "--shard", str(number)],
+                cwd=REPOSITORY,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+            )
+            for number in range(2)
+        ]
+        for number, part in enumerate(parts):
+            printed, _ = part.communicate()
+            assert part.returncode == 0, printed
+            assert f"Done with shard {number} of 2" in printed
+    output = Path(remote.output)
+    assert not (output / "index.json").exists()
+    assert run(remote).nothing_to_do
+    assert dataset(output) == dataset(Path(config.output))
+    assert labels(output) == labels(Path(config.output))
+    assert read_index(output).shards == read_index(config.output).shards
+
+
+def test_missing_job_server_is_named_before_anything_is_done(corpus, configure, tones):
+    endpoint = f"localhost:{free_port()}"
+    config = configure(
+        corpus(*tones(1)), beam={"runner": "PortableRunner", "job_endpoint": endpoint}
+    )
+    with pytest.raises(RunError, match=rf"{endpoint}: no job server answers there"):
+        run(config)
+    assert not list(Path(config.output).iterdir())
+
+
+def test_unknown_runner_is_refused_and_the_known_ones_are_named(corpus, configure, tones):
+    config = configure(corpus(*tones(1)), beam={"runner": "FlinkyRunner"})
+    with pytest.raises(ValueError, match="'FlinkyRunner' is unknown; give one of.*FlinkRunner"):
+        run(config)
