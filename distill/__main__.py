@@ -8,7 +8,12 @@ from typing import Any
 
 from jsonargparse import ArgumentParser, set_parsing_settings
 
-from distill.config import EvaluateConfig, InitConfig, TrainConfig
+from distill.arguments import expand
+from distill.config import InitConfig, StudyConfig, TrainConfig
+from distill.evaluate_config import EvaluateConfig
+from distill.quantization.config import InspectConfig, QuantizeConfig
+from distill.stopping import InterruptedTrainingError
+from distill.transcribe_config import TranscribeConfig
 from pipeline import __version__
 
 set_parsing_settings(docstring_parse_attribute_docstrings=True)
@@ -21,13 +26,20 @@ compare the two.
 COMMANDS: dict[str, tuple[type, str]] = {
     "init": (InitConfig, "make a student out of a teacher's layers"),
     "train": (TrainConfig, "train a student on shards"),
-    "evaluate": (EvaluateConfig, "compare a student with its teacher on shards"),
+    "study": (StudyConfig, "train students that differ in one thing, and compare them"),
+    "transcribe": (TranscribeConfig, "write down what is said in recordings"),
+    "evaluate": (EvaluateConfig, "compare models on the same clips, the teacher first"),
+    "quantize": (QuantizeConfig, "write a trained model in 8 or 4 bits"),
+    "inspect": (InspectConfig, "how many bytes each part of a model takes"),
 }
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command. Returns 0 when done, 1 when it failed, 2 for bad arguments or config."""
     parser, commands = _parser()
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    if arguments and arguments[0] in COMMANDS.keys() - {"inspect"}:
+        arguments[1:] = expand(arguments[1:], COMMANDS[arguments[0]][0])
     values = parser.parse_args(arguments)
     command = values.subcommand
     if command is None:
@@ -43,8 +55,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         _call(config)
     except (OSError, ValueError) as error:
         return _fail(error, 1)
+    except InterruptedTrainingError as error:
+        return _fail(error, 143)  # as if SIGTERM had ended it, so that nobody takes it for done
     except KeyboardInterrupt:
-        return _fail("interrupted; training goes on from its last checkpoint when run again", 130)
+        return _fail("interrupted; run it again to go on from what is written", 130)
     return 0
 
 
@@ -54,6 +68,12 @@ def _parser() -> tuple[ArgumentParser, dict[str, ArgumentParser]]:
     subcommands = parser.add_subcommands(title="commands")
     parsers = {}
     for name, (kind, summary) in COMMANDS.items():
+        if kind is InspectConfig:
+            parsers[name] = ArgumentParser(description=kind.__doc__)
+            parsers[name].add_argument("folder", type=str, help="a folder with a model")
+            parsers[name].add_argument("--json", action="store_true", help="instead of a table")
+            subcommands.add_subcommand(name, parsers[name], help=summary)
+            continue
         usage = f"whisper-distill {name} [--config FILE] [--KEY VALUE ...]"
         parsers[name] = ArgumentParser(description=kind.__doc__, usage=usage)
         parsers[name].add_argument(
@@ -78,10 +98,26 @@ def _call(config: Any) -> None:
             from distill.train import train
 
             train(config)
+        case StudyConfig():
+            from distill.study import study
+
+            study(config)
+        case TranscribeConfig():
+            from distill.transcribe import transcribe
+
+            transcribe(config)
         case EvaluateConfig():
             from distill.evaluate import evaluate
 
             evaluate(config)
+        case QuantizeConfig():
+            from distill.quantize import quantize
+
+            quantize(config)
+        case InspectConfig():
+            from distill.quantize import print_sizes
+
+            print_sizes(config)
 
 
 def _fail(error: object, code: int) -> int:

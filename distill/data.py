@@ -1,10 +1,12 @@
 """Clips from shards to batches: an endless stream in explicit epochs.
 
-Every epoch shows each clip once, in an order drawn from (seed, epoch); what is random about a clip
-is drawn from (seed, epoch, clip id), so it does not depend on how many processes read. Clips of
-similar length share a batch, and a batch is measured in seconds of window, not in clips.
+Every epoch shows each clip once, or as often as its folder's weight says, in an order drawn from
+(seed, epoch); what is random about a clip is drawn from (seed, epoch, copy, clip id), so it does
+not depend on how many processes read. Clips of similar length share a batch, and a batch is
+measured in seconds of window, not in clips.
 """
 
+import hashlib
 import itertools
 import logging
 import random
@@ -12,6 +14,7 @@ import tarfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -19,7 +22,8 @@ from torch.utils.data import IterableDataset, get_worker_info
 from transformers import WhisperProcessor
 from webdataset.tariterators import group_by_keys, tar_file_expander
 
-from distill.config import DataConfig, Stage
+from distill.augment import at_speed, change_sound, draw_speed, mask_features, noise_files
+from distill.config import DataConfig, ReadFilterConfig, Stage
 from distill.losses import IGNORED
 from distill.targets import Target, label_text, make_target, spell, token_id, with_wrong_tokens
 from pipeline.audio import decode_flac
@@ -34,7 +38,11 @@ WINDOW_STEP_SECONDS = 0.5
 WINDOW_MARGIN_SECONDS = 0.3
 """Silence after the longest clip of a short window."""
 
-Batch = dict[str, Tensor]
+MAX_EMPTY_EPOCHS = 10
+"""Epochs that may give a process nothing, because a filter emptied the shards that it drew."""
+
+Batch = dict[str, Any]
+"""Tensors by name, and `ids`, the clips that the rows are made of."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,6 +53,9 @@ class Clip:
     flac: bytes
     target: Target
     full_window: bool
+    key: str = ""
+    """What everything random about it is drawn from."""
+    speed: float = 1.0
 
     @property
     def window_seconds(self) -> float:
@@ -55,12 +66,40 @@ class Clip:
         return min(MAX_CLIP_SECONDS, -(-seconds // WINDOW_STEP_SECONDS) * WINDOW_STEP_SECONDS)
 
 
-def shard_paths(folders: list[str], split: str) -> list[Path]:
-    """List the shards of a split in finished datasets.
+@dataclass(frozen=True, kw_only=True)
+class ShardPass:
+    """One reading of a shard in an epoch."""
+
+    path: Path
+    copy: int = 0
+    """0 is the first reading in the epoch; a folder of weight 2 has two."""
+    share: float = 1.0
+    """Share of its clips that come, others in each epoch."""
+
+
+def shard_passes(config: DataConfig) -> list[ShardPass]:
+    """List what an epoch reads: every shard as often as the weight of its folder says."""
+    passes = []
+    for folder, weight in zip(
+        config.shards, config.weights or [1.0] * len(config.shards), strict=True
+    ):
+        paths = shard_paths([folder], config.split, config.verify_checksums)
+        whole, rest = int(weight), weight - int(weight)
+        shares = [1.0] * whole + [rest] * (rest > 0)
+        passes += [
+            ShardPass(path=path, copy=copy, share=share)
+            for copy, share in enumerate(shares)
+            for path in paths
+        ]
+    return passes
+
+
+def shard_paths(folders: list[str], split: str, verify: bool = False) -> list[Path]:
+    """List the shards of a split in finished datasets; `verify` compares their hashes.
 
     Raises:
         FileNotFoundError: a folder is not a finished dataset, or lacks a shard.
-        ValueError: no shard of that split has a sample, or one is not as long as the index says.
+        ValueError: no shard of that split has a sample, or one is not what the index says.
     """
     paths, splits = [], set()
     for folder in folders:
@@ -68,10 +107,20 @@ def shard_paths(folders: list[str], split: str) -> list[Path]:
             splits.add(entry.split)
             if entry.split == split and entry.num_samples:
                 paths.append(Path(folder) / "shards" / entry.name)
+                if not paths[-1].is_file():
+                    raise FileNotFoundError(
+                        f"{paths[-1]} is missing, its index lists it: copy it, or run the "
+                        "pipeline again"
+                    )
                 size_bytes = paths[-1].stat().st_size
                 if size_bytes != entry.size_bytes:
                     raise ValueError(
                         f"{paths[-1]} has {size_bytes} bytes, its index says {entry.size_bytes}: "
+                        "copy it again, or run the pipeline again"
+                    )
+                if verify and file_sha256(paths[-1]) != entry.sha256:
+                    raise ValueError(
+                        f"{paths[-1]} has another content than its index says (SHA-256 differs): "
                         "copy it again, or run the pipeline again"
                     )
     if not paths:
@@ -79,6 +128,27 @@ def shard_paths(folders: list[str], split: str) -> list[Path]:
             f"no samples of split {split!r} in {', '.join(folders)}; there are {sorted(splits)}"
         )
     return paths
+
+
+def file_sha256(path: Path) -> str:
+    """Return the hash of a file's content, as `index.json` lists it."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def passes_filter(sample: Sample, config: ReadFilterConfig) -> bool:
+    """Tell whether a clip takes part in the training."""
+    rate = sample.cer if sample.metric == "cer" else sample.wer
+    if config.max_wer is not None and (rate is None or rate > config.max_wer):
+        return False
+    for allowed, found in (
+        (config.corpora, sample.corpus),
+        (config.licences, sample.licence),
+        (config.languages, sample.language),
+    ):
+        if allowed and found not in allowed:
+            return False
+    return config.share == 1 or random.Random(f"{sample.id}-share").random() < config.share
 
 
 def read_shard(path: Path) -> Iterator[tuple[Sample, bytes]]:
@@ -113,11 +183,15 @@ class BatchStream(IterableDataset[Batch]):
         rank: int = 0,
         num_ranks: int = 1,
         num_skipped: int = 0,
+        multilingual: bool = True,
     ) -> None:
         self.config, self.processor, self.seed = config, processor, seed
         self.rank, self.num_ranks = rank, num_ranks
-        self.num_skipped = num_skipped
-        self.shards = shard_paths(config.shards, config.split)
+        self.num_skipped, self.multilingual = num_skipped, multilingual
+        self.passes = shard_passes(config)
+        self._left_out: set[str] = set()
+        if config.augment.noise is not None:
+            noise_files(config.augment.noise)
 
     def __iter__(self) -> Iterator[Batch]:
         """Yield batches, epoch after epoch; with several processes each reads its part."""
@@ -126,23 +200,18 @@ class BatchStream(IterableDataset[Batch]):
         part, parts = self.rank * num_workers + worker_id, self.num_ranks * num_workers
         batches = 0
         skipped = -(-(self.num_skipped - worker_id) // num_workers)  # the loader takes turns
+        empty_epochs = 0
         for epoch in itertools.count():
             before = batches
             rng = random.Random(f"{self.seed}-{epoch}-{part}")
             pool: list[Clip] = []
             pooled_seconds = 0.0
-            for sample, flac in self._epoch_samples(epoch, part, parts):
+            for key, sample, flac in self._epoch_samples(epoch, part, parts):
                 stage = stage_at(self.config.curriculum, batches * num_workers)
-                if sample.duration_seconds > stage.max_seconds:
+                clip = self._clip(key, sample, flac, stage)
+                if clip is None:
                     continue
-                target = self._target(sample, epoch)
-                if target is None:
-                    if epoch == 0:
-                        logger.warning("left out, text too long for the decoder: %s", sample.id)
-                    continue
-                draw = random.Random(f"{self.seed}-{epoch}-{sample.id}-window").random()
-                full = draw < stage.full_windows
-                pool.append(Clip(sample=sample, flac=flac, target=target, full_window=full))
+                pool.append(clip)
                 pooled_seconds += pool[-1].window_seconds
                 if pooled_seconds >= POOL_BATCHES * self.config.batch_seconds:
                     for clips in length_batches(pool, self.config.batch_seconds, rng):
@@ -154,32 +223,73 @@ class BatchStream(IterableDataset[Batch]):
                 batches += 1
                 if batches > skipped:
                     yield self.collate(clips)
-            if batches == before:
+            empty_epochs = 0 if batches > before else empty_epochs + 1
+            others_may_come = parts > 1 or any(reading.share < 1 for reading in self.passes)
+            if empty_epochs > (MAX_EMPTY_EPOCHS if others_may_come else 0):
                 raise ValueError(
                     f"an epoch over {', '.join(self.config.shards)} gave no clip to train on: "
-                    "the curriculum's max_seconds is too short, or there are fewer clips than "
-                    f"the {parts} processes that read (data.num_workers, for each device)"
+                    "data.filter lets none pass, the curriculum's max_seconds is too short, or "
+                    f"there are fewer clips than the {parts} processes that read "
+                    "(data.num_workers, for each device)"
                 )
 
-    def _epoch_samples(self, epoch: int, part: int, parts: int) -> Iterator[tuple[Sample, bytes]]:
-        """Read this process's part of an epoch: whole shards, or single samples of few shards."""
-        shards = self.shards.copy()
-        random.Random(f"{self.seed}-{epoch}").shuffle(shards)
-        if len(shards) >= parts:
-            return itertools.chain.from_iterable(map(read_shard, shards[part::parts]))
-        every = itertools.chain.from_iterable(map(read_shard, shards))
-        return itertools.islice(every, part, None, parts)
+    def _epoch_samples(
+        self, epoch: int, part: int, parts: int
+    ) -> Iterator[tuple[str, Sample, bytes]]:
+        """Read this process's part of an epoch: whole shards, or single samples of few shards.
+
+        Every clip comes with its key.
+        """
+        passes = self.passes.copy()
+        random.Random(f"{self.seed}-{epoch}").shuffle(passes)
+        if len(passes) >= parts:
+            yield from self._read(passes[part::parts], epoch)
+        else:
+            yield from itertools.islice(self._read(passes, epoch), part, None, parts)
+
+    def _read(self, passes: list[ShardPass], epoch: int) -> Iterator[tuple[str, Sample, bytes]]:
+        for reading in passes:
+            for sample, flac in read_shard(reading.path):
+                if not passes_filter(sample, self.config.filter):
+                    continue
+                key = clip_key(self.seed, epoch, reading.copy, sample.id)
+                if reading.share == 1 or random.Random(f"{key}-share").random() < reading.share:
+                    yield key, sample, flac
+
+    def _clip(self, key: str, sample: Sample, flac: bytes, stage: Stage) -> Clip | None:
+        """Draw what is random about a clip, or return None where it cannot take part."""
+        if sample.truncated and self.config.target == "pseudo_label":
+            self._leave_out(sample, "its label was cut off, it would teach to stop too early")
+            return None
+        speed = draw_speed(self.config.augment, sample.duration_seconds, key)
+        sample = at_speed(sample, speed)
+        if sample.duration_seconds > stage.max_seconds:
+            return None
+        target = self._target(sample, key)
+        if target is None:
+            self._leave_out(sample, "text too long for the decoder")
+            return None
+        full = random.Random(f"{key}-window").random() < stage.full_windows
+        return Clip(sample=sample, flac=flac, target=target, full_window=full, key=key, speed=speed)
+
+    def _leave_out(self, sample: Sample, reason: str) -> None:
+        if sample.id not in self._left_out:
+            self._left_out.add(sample.id)
+            logger.warning("left out, %s: %s", reason, sample.id)
 
     def collate(self, clips: list[Clip]) -> Batch:
         """Turn clips into tensors."""
         window = max(clip.window_seconds for clip in clips)
+        augment = self.config.augment
         features = self.processor.feature_extractor(
-            [decode_flac(clip.flac) for clip in clips],
+            [change_sound(decode_flac(c.flac), augment, c.speed, c.key) for c in clips],
             sampling_rate=SAMPLE_RATE,
             padding="max_length",
             max_length=round(window * SAMPLE_RATE),
             return_tensors="pt",
         ).input_features
+        for row, clip in zip(features, clips, strict=True):
+            mask_features(row, clip.sample.duration_seconds, augment, clip.key)
         padding = self.processor.tokenizer.convert_tokens_to_ids("<|endoftext|>")
         inputs, labels = pad_targets([clip.target for clip in clips], padding)
         use_reference = self.config.target == "reference"
@@ -188,10 +298,11 @@ class BatchStream(IterableDataset[Batch]):
             "decoder_input_ids": inputs,
             "labels": labels,
             "spelling": pad_spellings([label_text(c.sample, use_reference) for c in clips]),
+            "ids": [clip.sample.id for clip in clips],
         }
 
-    def _target(self, sample: Sample, epoch: int) -> Target | None:
-        rng = random.Random(f"{self.seed}-{epoch}-{sample.id}")
+    def _target(self, sample: Sample, key: str) -> Target | None:
+        rng = random.Random(key)
         tokenizer = self.processor.tokenizer
         target = make_target(
             sample,
@@ -199,11 +310,17 @@ class BatchStream(IterableDataset[Batch]):
             use_reference=self.config.target == "reference",
             timestamps=rng.random() < self.config.timestamp_probability,
             prompted=rng.random() < self.config.prompt_probability,
+            multilingual=self.multilingual,
         )
         wrong = self.config.wrong_token_probability
         if target is None or wrong == 0:
             return target
         return with_wrong_tokens(target, wrong, token_id(tokenizer, "<|endoftext|>"), rng)
+
+
+def clip_key(seed: int, epoch: int, copy: int, clip_id: str) -> str:
+    """Name one appearance of a clip; everything random about it is drawn from this name."""
+    return f"{seed}-{epoch}-{clip_id}" if copy == 0 else f"{seed}-{epoch}-{copy}-{clip_id}"
 
 
 def stage_at(curriculum: list[Stage], batch_number: int) -> Stage:

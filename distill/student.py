@@ -5,6 +5,9 @@ The student keeps the whole encoder and a few decoder layers, spread as far apar
 """
 
 import copy
+import fnmatch
+from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -12,6 +15,7 @@ from torch.nn import functional
 from transformers import WhisperConfig, WhisperForConditionalGeneration, WhisperProcessor
 from transformers.models.whisper.modeling_whisper import WhisperEncoder
 
+from distill.quantization import packed
 from pipeline.schema import model_path
 
 
@@ -37,26 +41,26 @@ def layer_map(num_teacher_layers: int, num_student_layers: int) -> list[int]:
 
 def make_student(
     teacher: WhisperForConditionalGeneration,
-    decoder_layers: int = 2,
-    encoder_layers: int | None = None,
+    decoder_layers: int | Sequence[int] = 2,
+    encoder_layers: int | Sequence[int] | None = None,
 ) -> WhisperForConditionalGeneration:
-    """Copy the teacher with fewer layers; `encoder_layers=None` keeps the whole encoder.
+    """Copy the teacher with fewer layers: so many, or those listed; None keeps the whole encoder.
 
-    The alignment heads, which name layers the student does not have, are dropped from the
-    generation settings; everything else of them is kept.
+    The teacher may be a student itself. Its generation settings are kept, with the alignment heads
+    of the layers that the student has.
 
     Raises:
-        ValueError: more layers asked for than the teacher has.
+        ValueError: more layers asked for than the teacher has, or others.
     """
     if encoder_layers is None:
         encoder_layers = teacher.config.encoder_layers
     maps = {
-        "encoder": layer_map(teacher.config.encoder_layers, encoder_layers),
-        "decoder": layer_map(teacher.config.decoder_layers, decoder_layers),
+        "encoder": chosen_layers(teacher.config.encoder_layers, encoder_layers),
+        "decoder": chosen_layers(teacher.config.decoder_layers, decoder_layers),
     }
     config = copy.deepcopy(teacher.config)
-    config.encoder_layers, config.decoder_layers = encoder_layers, decoder_layers
-    config.num_hidden_layers = encoder_layers
+    config.encoder_layers, config.decoder_layers = map(len, maps.values())
+    config.num_hidden_layers = config.encoder_layers
     student = WhisperForConditionalGeneration(config)
     weights = {
         name: value for name, value in teacher.state_dict().items() if ".layers." not in name
@@ -68,17 +72,66 @@ def make_student(
             weights |= {prefix + name: value for name, value in layer.state_dict().items()}
     student.load_state_dict(weights)
     student.generation_config = copy.deepcopy(teacher.generation_config)
-    if maps["decoder"] != list(range(teacher.config.decoder_layers)):
-        vars(student.generation_config).pop("alignment_heads", None)
+    settings: Any = student.generation_config
+    if hasattr(settings, "alignment_heads"):
+        settings.alignment_heads = alignment_heads(
+            settings.alignment_heads, maps["decoder"], config.decoder_attention_heads
+        )
     return student
+
+
+def chosen_layers(num_teacher_layers: int, wanted: int | Sequence[int]) -> list[int]:
+    """Return the teacher's layers that become the student's: spread out, or as listed; -1 is last.
+
+    Raises:
+        ValueError: too many, or a list that names a layer the teacher lacks, or not in order.
+    """
+    if isinstance(wanted, int):
+        return layer_map(num_teacher_layers, wanted)
+    found = [layer + num_teacher_layers if layer < 0 else layer for layer in wanted]
+    if any(not 0 <= layer < num_teacher_layers for layer in found):
+        raise ValueError(
+            f"layers {list(wanted)} were asked for; the teacher has layers 0 to "
+            f"{num_teacher_layers - 1} (or -{num_teacher_layers} to -1, counted from the last)"
+        )
+    if not found or found != sorted(set(found)):
+        raise ValueError(
+            f"layers {list(wanted)} were asked for; name at least one, each once, in rising order"
+        )
+    return found
+
+
+def alignment_heads(
+    teacher_heads: list[list[int]], layers: list[int], num_heads: int
+) -> list[list[int]]:
+    """Return the (layer, head) pairs of the student whose attention follows the sound.
+
+    Word timestamps are read from them. Heads of copied layers keep their work; where no layer with
+    one was copied, all heads of the upper half are taken, as Whisper does for a model that nobody
+    has looked into.
+    """
+    heads = [[layers.index(layer), head] for layer, head in teacher_heads if layer in layers]
+    upper = range(len(layers) // 2, len(layers))
+    return heads or [[layer, head] for layer in upper for head in range(num_heads)]
+
+
+def is_multilingual(model: WhisperForConditionalGeneration) -> bool:
+    """Tell whether a Whisper is told language and task; an English-only one is not."""
+    # OpenAI's rule where the settings are silent: their English vocabulary is one token smaller
+    known = getattr(model.generation_config, "is_multilingual", None)
+    return model.config.vocab_size != 51864 if known is None else bool(known)
 
 
 def load_model(name: str) -> WhisperForConditionalGeneration:
     """Load weights in float32; `embedded` is the model that ships with the package.
 
+    A folder that `whisper-distill quantize` wrote is loaded, too, as the plain model it stands for.
+
     Raises:
-        ValueError: there is no Whisper model of that name.
+        ValueError: there is no Whisper model of that name, or its file is damaged.
     """
+    if packed.is_packed(name):
+        return packed.load(name)
     try:
         kind = WhisperConfig.get_config_dict(model_path(name))[0].get("model_type")
         if kind != "whisper":
@@ -139,6 +192,26 @@ def encode(encoder: WhisperEncoder, features: Tensor) -> Tensor:
     for layer in encoder.layers:
         hidden = layer(hidden, None)
     return encoder.layer_norm(hidden)
+
+
+def freeze(model: torch.nn.Module, patterns: Sequence[str]) -> None:
+    """Keep the weights whose names match a pattern, such as `model.decoder.layers.0.*`.
+
+    Raises:
+        ValueError: a pattern matches no weight, or nothing would be left to train.
+    """
+    weights = dict(model.named_parameters())
+    for pattern in patterns:
+        names = fnmatch.filter(weights, pattern)
+        if not names:
+            raise ValueError(
+                f"frozen names {pattern!r}, which matches no weight of the student; they are named "
+                f"as {', '.join(list(weights)[:3])} and so on"
+            )
+        for name in names:
+            weights[name].requires_grad_(False)
+    if not any(weight.requires_grad for weight in weights.values()):
+        raise ValueError("every weight of the student is frozen, there is nothing to train")
 
 
 def num_parameters(model: torch.nn.Module) -> int:

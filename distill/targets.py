@@ -3,6 +3,7 @@
     [<|startofprev|> prompt] <|startoftranscript|> <|en|> <|transcribe|>
     (<|notimestamps|> text | <|0.00|> text <|1.20|> ...) <|endoftext|>
 
+An English-only Whisper has neither language nor task in its sequence.
 Shards hold text and segments, never prompts, so timestamps and previous text are choices of the
 trainer. Special tokens are found by name: their ids differ between Whisper's generations.
 """
@@ -54,6 +55,7 @@ def make_target(
     use_reference: bool = False,
     timestamps: bool = False,
     prompted: bool = False,
+    multilingual: bool = True,
 ) -> Target | None:
     """Build inputs and labels, or return None where the text is too long for the decoder.
 
@@ -62,7 +64,8 @@ def make_target(
     A prompt is cut from its front to fit what the text leaves of the decoder's positions.
 
     Raises:
-        ValueError: the tokenizer has no token for the clip's language.
+        ValueError: the tokenizer has no token for the clip's language, or the model knows English
+            only and the clip is in another language.
     """
     named = functools.partial(token_id, tokenizer)
     segments = label_segments(sample, use_reference)
@@ -81,7 +84,13 @@ def make_target(
         ]
     else:
         body = [named("<|notimestamps|>"), *(_encode(tokenizer, text) if text.strip() else [])]
-    start = map(named, ("<|startoftranscript|>", f"<|{sample.language}|>", "<|transcribe|>"))
+    task = [f"<|{sample.language}|>", "<|transcribe|>"] if multilingual else []
+    if not multilingual and sample.language != "en":
+        raise ValueError(
+            f"clip {sample.id} is in language {sample.language!r}, the student knows English only: "
+            "set data.filter.languages: [en], or start from a multilingual student"
+        )
+    start = [*map(named, ("<|startoftranscript|>", *task))]
     tokens = [*start, *body, named("<|endoftext|>")]
     room = MAX_TARGET_TOKENS - (len(tokens) - 1)
     if room < 0:
@@ -97,7 +106,7 @@ def make_target(
     labels[: len(prompt)] = [IGNORED] * len(prompt)
     if not text.strip():
         first = len(prompt)
-        labels[first : first + 3] = [named("<|nospeech|>"), IGNORED, IGNORED]
+        labels[first : first + len(start)] = [named("<|nospeech|>"), *[IGNORED] * len(task)]
     return Target(decoder_input_ids=tuple(inputs), labels=tuple(labels))
 
 

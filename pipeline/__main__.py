@@ -11,6 +11,7 @@ import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import get_type_hints
 
 from jsonargparse import SUPPRESS, ArgumentParser, Namespace
 from rich.console import Console
@@ -21,9 +22,11 @@ from pipeline import __version__
 from pipeline.config import PipelineConfig, config_parser, from_values
 from pipeline.explain import explain
 from pipeline.forecast import Estimate, make_forecast
+from pipeline.limits import FilterConfig
 from pipeline.parts import Part
 from pipeline.progress import CONSOLE, clock
 from pipeline.report import write_report
+from pipeline.sweep import SWEEP
 
 DESCRIPTION = """\
 Turn speech corpora into WebDataset shards of pseudo-labels.
@@ -52,10 +55,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         if command in configured:
             config = from_values(configured[command], values[command])
+            if command == "parity":
+                return _parity(config, values[command].num_clips)
             return (_plan if command == "plan" else _run)(config, values[command])
         options = values[command]
         return (
-            _report(options.output) if command == "report" else _explain(options.output, options.id)
+            _report(options.output, options.thresholds)
+            if command == "report"
+            else _explain(options)
         )
     except (FileNotFoundError, ValueError) as error:
         return _fail(error, 2)
@@ -80,17 +87,34 @@ def _parser() -> tuple[ArgumentParser, dict[str, ArgumentParser]]:
         description="Label what is not labelled, filter, write shards, index and report.",
         usage=usage.format("run"),
     )
+    parity = config_parser(
+        description="Label the same clips with every engine and say how far they agree.",
+        usage=usage.format("parity"),
+    )
+    parity.add_argument("--num_clips", type=int, default=64, help="how many clips are labelled")
     _add_run_options(run)
     report = ArgumentParser(description="Write report.json and report.html again from the ledger.")
     report.add_argument("output", type=Path, help="folder of a finished run")
+    report.add_argument(
+        "--thresholds",
+        type=list[float],
+        default=list(SWEEP),
+        help="values of filter.max_wer to try, for example [0.05,0.1]",
+    )
     explain = ArgumentParser(description="Say why a clip was kept, was rejected or failed.")
     explain.add_argument("output", type=Path, help="folder of a run")
     explain.add_argument("id", type=str, help="id of a clip or utterance")
+    hints = get_type_hints(FilterConfig)
+    for name in (f.name for f in dataclasses.fields(FilterConfig)):
+        explain.add_argument(
+            f"--{name}", type=hints[name] | None, default=None, help=f"suppose filter.{name} is so"
+        )
     commands.add_subcommand("plan", plan, help="what would be done: blocks, hours, licences")
     commands.add_subcommand("run", run, help="label, filter, write shards, index and report")
+    commands.add_subcommand("parity", parity, help="how far the teacher's engines agree")
     commands.add_subcommand("report", report, help="write the report again, without the teacher")
     commands.add_subcommand("explain", explain, help="why a clip was kept, rejected or failed")
-    return parser, {"plan": plan, "run": run}
+    return parser, {"plan": plan, "run": run, "parity": parity}
 
 
 def _add_plan_options(parser: ArgumentParser) -> None:
@@ -233,16 +257,36 @@ def _run(config: PipelineConfig, options: Namespace) -> int:
     return 0
 
 
-def _report(output: Path) -> int:
+def _parity(config: PipelineConfig, num_clips: int) -> int:
+    """Print how far the engines agree."""
+    # torch takes seconds to import; no other command of this process needs it.
+    from pipeline.parity import parity
+
+    table = Table("engine", "clips", "identical text", "WER", "difference")
+    for found in parity(config, num_clips):
+        table.add_row(
+            found.engine,
+            str(found.clips),
+            f"{found.identical:.1%}",
+            f"{found.wer:.4f}",
+            f"{found.wer_difference:+.4f}",
+        )
+    Console().print(table)
+    return 0
+
+
+def _report(output: Path, thresholds: Sequence[float]) -> int:
     """Write the report again."""
-    write_report(output)
+    write_report(output, limits=thresholds)
     print(f"Wrote {output / 'report.json'} and {output / 'report.html'}.")
     return 0
 
 
-def _explain(output: Path, wanted: str) -> int:
-    """Print what became of a clip or utterance."""
-    print("\n\n".join(explain(output, wanted)))
+def _explain(options: Namespace) -> int:
+    """Print what became of a clip or utterance, or would with other options of the filter."""
+    names = [f.name for f in dataclasses.fields(FilterConfig)]
+    supposed = {name: options[name] for name in names if options[name] is not None}
+    print("\n\n".join(explain(options.output, options.id, **supposed)))
     return 0
 
 

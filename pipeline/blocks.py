@@ -23,8 +23,9 @@ from pipeline.clips import (
     pack_clips,
 )
 from pipeline.config import ClipConfig, PipelineConfig
+from pipeline.context import Context, read_context
 from pipeline.corpora import Utterance
-from pipeline.cutting import join, keep_only, verdicts, with_previous
+from pipeline.cutting import join, keep_only, reasons, with_previous
 from pipeline.fates import Fate, count_fates, fate_of_failure
 from pipeline.labelling import label_clips
 from pipeline.layout import Layout
@@ -51,11 +52,16 @@ logger = logging.getLogger(__name__)
 _teacher = lru_cache(maxsize=1)(load_teacher)
 """One teacher per process: loading a large one takes longer than labelling a block."""
 
+_context = lru_cache(maxsize=1)(read_context)
+"""What the filter's options name in files, once per process."""
 
-def process_block(block: Block, config: PipelineConfig, keys: Keys) -> CommitRecord:
+
+def process_block(
+    block: Block, config: PipelineConfig, keys: Keys, context: Context | None = None
+) -> CommitRecord:
     """Bring a block up to date: label it if it is not labelled, write its shard if it has none."""
     label_block(block, config, keys)
-    return build_shard(block, config, keys)
+    return build_shard(block, config, keys, context)
 
 
 def is_labelled(block: Block, layout: Layout, keys: Keys) -> bool:
@@ -139,10 +145,13 @@ def write_part(
     write_ledger(path, rows, metadata | spent)
 
 
-def build_shard(block: Block, config: PipelineConfig, keys: Keys) -> CommitRecord:
+def build_shard(
+    block: Block, config: PipelineConfig, keys: Keys, context: Context | None = None
+) -> CommitRecord:
     """Filter a labelled block and commit its shard, unless that is done already.
 
-    A block of which nothing is kept has a commit record and no shard.
+    A block of which nothing is kept has a commit record and no shard. The context is that of the
+    whole ledger, where the filter needs it.
     """
     layout = Layout(Path(config.output))
     if record := committed(block, layout, keys):
@@ -152,12 +161,13 @@ def build_shard(block: Block, config: PipelineConfig, keys: Keys) -> CommitRecor
     found = entries(block, config)
     utterances = {e.id: e for e in found if isinstance(e, Utterance)}
     fates = [fate_of_failure(f) for f in not_labelled]
+    context = context or _context(config.filter)
     kept: list[Sample] = []
     for row in rows:
-        reasons = verdicts(row, config.filter)
-        dropped = zip(row.utterances, reasons, strict=True)
+        against = reasons(row, config.filter, context)
+        dropped = zip(row.utterances, against, strict=True)
         fates += [Fate(u.id, "rejected", reason) for u, reason in dropped if reason]
-        good = [reason is None for reason in reasons]
+        good = [reason is None for reason in against]
         if any(good):
             kept.append(keep_only(row, good, config.clips.pack_gap_samples))
     kept = with_previous(kept, rows)

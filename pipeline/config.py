@@ -14,7 +14,7 @@ from typing import Any, Literal
 import yaml
 from jsonargparse import ArgumentError, ArgumentParser, Namespace, set_parsing_settings
 
-from pipeline.filters import FilterConfig
+from pipeline.limits import FilterConfig
 from pipeline.schema import MAX_CLIP_SECONDS, SAMPLE_RATE
 from pipeline.scoring import language_code
 
@@ -160,7 +160,12 @@ class TeacherConfig:
     num_threads: int = 1
     """CPU threads per worker; the last bits of a result depend on it, so it is fixed."""
     canary: bool = True
-    """Label a few known clips when a worker has loaded the teacher, and stop where it drifts."""
+    """Label a few known clips when a worker has loaded the teacher, and stop where they come out
+    wrong."""
+    canary_max_wer: float = 0.75
+    """Highest error rate on the canary's speech; the embedded teacher only."""
+    canary_max_words: int = 20
+    """Most words that the canary's silence, noise or tune may give."""
 
     def __post_init__(self) -> None:
         """Refuse sizes that cannot work."""
@@ -168,6 +173,11 @@ class TeacherConfig:
             raise ValueError(
                 f"teacher.batch_size and teacher.num_threads must be at least 1, "
                 f"got {self.batch_size} and {self.num_threads}"
+            )
+        if self.canary_max_wer < 0 or self.canary_max_words < 0:
+            raise ValueError(
+                f"teacher.canary_max_wer and teacher.canary_max_words must be at least 0, "
+                f"got {self.canary_max_wer} and {self.canary_max_words}"
             )
         if not _DEVICE.fullmatch(self.device):
             raise ValueError(

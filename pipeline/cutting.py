@@ -8,6 +8,7 @@ here needs the teacher.
 import dataclasses
 from collections.abc import Sequence
 
+from pipeline.context import NOTHING, Context
 from pipeline.filters import FilterConfig, clip_rejection, utterance_rejection
 from pipeline.packing import place
 from pipeline.rows import join_texts
@@ -20,11 +21,11 @@ CONTINUOUS_SECONDS = 2.0
 _GRID_PER_SECOND = 50
 
 
-def verdicts(row: Sample, config: FilterConfig) -> list[str | None]:
+def reasons(row: Sample, config: FilterConfig, context: Context = NOTHING) -> list[str | None]:
     """Return for each utterance of a clip why it is dropped, or None to keep it."""
-    if reason := clip_rejection(row, config):
+    if reason := clip_rejection(row, config, context):
         return [reason] * len(row.utterances)
-    return [utterance_rejection(piece, config) for piece in pieces(row)]
+    return [utterance_rejection(piece, config, context) for piece in pieces(row)]
 
 
 def pieces(row: Sample) -> list[Sample]:

@@ -1,7 +1,7 @@
 """Bring clips before the teacher, in batches; what fails, fails alone.
 
-Reading and decoding are the teacher's and the audio's business; here is who shares a batch, and
-what happens when one cannot be labelled.
+The next batch is read and its features are computed while the teacher is at work on this one. Here
+is who shares a batch, and what happens when one cannot be labelled.
 """
 
 import logging
@@ -15,9 +15,12 @@ from pipeline.ledger import Failure
 from pipeline.longform import label_sequentially
 from pipeline.rows import Labelled
 from pipeline.stopwatch import Stopwatch
-from pipeline.teacher import Teacher
+from pipeline.teacher import Prepared, Teacher, ahead
 
 logger = logging.getLogger(__name__)
+
+Batch = Sequence[tuple[Heard, np.ndarray]]
+"""Clips with their audio."""
 
 
 def label_clips(
@@ -42,18 +45,24 @@ def label_clips(
     """
     labelled: list[Labelled] = []
     failures: list[Failure] = []
+    if not planned.clips and not planned.long:
+        return [], []
+    teacher = load()
 
     def label(
-        batch: Sequence[tuple[Heard, np.ndarray]],
+        batch: Batch, prepared: Prepared | None = None
     ) -> tuple[list[Labelled], list[Failure]]:
-        teacher = load()
         with stopwatch.stage("teacher"):
-            return _label(teacher, batch)
+            return _label(teacher, batch, prepared)
 
-    for batch in _batches(planned.clips, batch_size):
+    def ready(clips: Sequence[Clip]) -> tuple[Batch, list[Failure], Prepared | None]:
         with stopwatch.stage("read"):
-            readable, unreadable = _read(batch)
-        done, failed = label(readable)
+            batch, unreadable = _read(clips)
+            prepared = teacher.prepare([audio for _, audio in batch]) if batch else None
+        return batch, unreadable, prepared
+
+    for _, (batch, unreadable, prepared) in ahead(_batches(planned.clips, batch_size), ready):
+        done, failed = label(batch, prepared)
         labelled += done
         failures += unreadable + failed
     if planned.long:
@@ -78,7 +87,7 @@ def _batches(clips: Sequence[Clip], batch_size: int) -> Iterator[list[Clip]]:
             yield group[start : start + batch_size]
 
 
-def _read(clips: Iterable[Clip]) -> tuple[list[tuple[Heard, np.ndarray]], list[Failure]]:
+def _read(clips: Iterable[Clip]) -> tuple[Batch, list[Failure]]:
     """Decode a batch; what cannot be read is a failure."""
     readable, failures = [], []
     for clip in clips:
@@ -90,14 +99,14 @@ def _read(clips: Iterable[Clip]) -> tuple[list[tuple[Heard, np.ndarray]], list[F
 
 
 def _label(
-    teacher: Teacher, batch: Sequence[tuple[Heard, np.ndarray]], attempt: int = 1
+    teacher: Teacher, batch: Batch, prepared: Prepared | None = None, attempt: int = 1
 ) -> tuple[list[Labelled], list[Failure]]:
     """Label a batch; if it fails, label its clips one by one, so that a bad one fails alone."""
     if not batch:
         return [], []
     language = batch[0][0].clip.language
     try:
-        labels = teacher.label([audio for _, audio in batch], language)
+        labels = teacher.label(prepared or [audio for _, audio in batch], language)
     except (
         Exception
     ) as error:  # whatever an engine raises, its clip is data and not a reason to stop

@@ -7,7 +7,7 @@ first, the part last: where the part stands, both are complete.
 """
 
 import dataclasses
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -21,6 +21,9 @@ from pipeline.schema import Sample, from_dict, from_json, to_json
 LedgerRow = Sample
 
 T = TypeVar("T")
+
+PACKED = b"packed"
+"""In a part's metadata where a clip holds several utterances."""
 
 _UTTERANCE = pa.struct(
     [
@@ -98,12 +101,14 @@ class Failure:
     attempts: int
 
 
-def write_ledger(path: str | Path, rows: Iterable[LedgerRow], metadata: dict[str, str]) -> None:
+def write_ledger(path: str | Path, rows: Sequence[LedgerRow], metadata: dict[str, str]) -> None:
     """Write a block's ledger part, in the order given; it may have no rows.
 
     The same rows and metadata give the same bytes.
     """
     table = pa.Table.from_pylist([dataclasses.asdict(row) for row in rows], schema=LEDGER_SCHEMA)
+    if any(len(row.utterances) > 1 for row in rows):
+        metadata = metadata | {PACKED.decode(): "true"}
     table = table.replace_schema_metadata(dict(sorted(metadata.items())))
     with replacing(path) as temporary:
         pq.write_table(table, temporary, compression="zstd", write_page_checksum=True)

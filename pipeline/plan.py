@@ -14,11 +14,13 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
+from pathlib import Path
 from typing import Any
 
 from pipeline import corpora, storage
 from pipeline.audio import AudioError, probe
 from pipeline.config import CorpusConfig, PipelineConfig
+from pipeline.context import named_files, needs_ledger
 from pipeline.corpora import Entry, Utterance
 from pipeline.corpora.utterance import RULE_STAGE
 from pipeline.ledger import Failure
@@ -128,7 +130,9 @@ def make_plan(config: PipelineConfig, teacher_revision: str) -> Plan:
         )
         blocks += cut
     return Plan(
-        keys=make_keys(config, teacher_revision), corpora=tuple(planned), blocks=tuple(blocks)
+        keys=make_keys(config, teacher_revision, blocks),
+        corpora=tuple(planned),
+        blocks=tuple(blocks),
     )
 
 
@@ -292,8 +296,12 @@ _DESCRIBED = tuple(
 )
 
 
-def make_keys(config: PipelineConfig, teacher_revision: str) -> Keys:
-    """Name what decides labels and shards; device, batch size and threads only decide the speed."""
+def make_keys(config: PipelineConfig, teacher_revision: str, blocks: Sequence[Block] = ()) -> Keys:
+    """Name what decides labels and shards; device, batch size and threads only decide the speed.
+
+    Where the filter compares clips of different blocks, all blocks decide each shard; the files
+    that it reads decide with their content.
+    """
     label_key = _key(
         {
             "schema_version": SCHEMA_VERSION,
@@ -311,9 +319,18 @@ def make_keys(config: PipelineConfig, teacher_revision: str) -> Keys:
             "label_key": label_key,
             "clips": dataclasses.asdict(config.clips),
             "filter": dataclasses.asdict(config.filter),
+            "files": [_file_key(Path(name)) for name in named_files(config.filter)],
+            "blocks": [b.fingerprint for b in blocks] if needs_ledger(config.filter) else [],
         }
     )
     return Keys(teacher_revision=teacher_revision, label_key=label_key, shard_key=shard_key)
+
+
+def _file_key(path: Path) -> str:
+    """Hash a file, or what a folder's index says of its shards; "" for what is not there."""
+    if path.is_dir():
+        path = path / "index.json"
+    return hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else ""
 
 
 def _key(value: Any) -> str:

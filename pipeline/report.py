@@ -1,7 +1,8 @@
 """What a dataset holds and what other thresholds would make of it, from the ledger alone.
 
 `report.json` is for programs, `report.html` for people: one self-contained file with the same
-numbers. Neither needs the teacher or the audio, so both can be made again at any time.
+numbers. Neither needs the teacher, so both can be made again at any time; the page plays the clips
+that it shows where the corpus can still be read.
 """
 
 import dataclasses
@@ -9,27 +10,54 @@ import json
 import math
 from bisect import bisect_left
 from collections import Counter, defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import jinja2
+import numpy as np
+import pyarrow.parquet as pq
 
 from pipeline import files
+from pipeline.acceptance import (
+    FEATURES,
+    Acceptance,
+    features,
+    fit_acceptance,
+    write_acceptance,
+)
 from pipeline.config import PipelineConfig, load_config
-from pipeline.filters import FilterConfig, rejection
+from pipeline.context import Context, needs_ledger, read_context, with_ledger
+from pipeline.cutting import pieces
+from pipeline.examples import Example, audio_of, choose, fetch, make_example
 from pipeline.layout import Layout
 from pipeline.ledger import Failure, LedgerRow, read_failures, read_ledger
-from pipeline.plan import Plan
-from pipeline.schema import from_json
+from pipeline.limits import FilterConfig
+from pipeline.measures import RuleMeasure, measure_planted
+from pipeline.plan import Block, Plan
+from pipeline.plots import bars, curve
+from pipeline.schema import Index, from_json, read_index
 from pipeline.shards import CommitRecord
-from pipeline.totals import add_up, commit_records
-
-SWEEP = (0.0, 0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.4, 0.5, 0.75, 1.0)
-"""Values of `filter.max_wer` for which the report says what would be kept."""
+from pipeline.sweep import (
+    DURATION_EDGES,
+    SWEEP,
+    Judged,
+    RuleCount,
+    SweepPoint,
+    count_rules,
+    hours,
+    judge_parts,
+    sweep,
+    sweep_groups,
+)
+from pipeline.totals import commit_records
 
 HISTOGRAM_EDGES = (0.0, 0.05, 0.1, 0.15, 0.2, 0.3, 0.5, 0.75, 1.0)
 """Upper edges of the bins, inclusive; one more bin holds the rest."""
+
+MAX_CLIPS_TO_LEARN_FROM = 50_000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,6 +66,7 @@ class SplitReport:
 
     corpus: str
     split: str
+    language: str
     licence: str
     planned: int
     kept: int
@@ -48,20 +77,25 @@ class SplitReport:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Bin:
-    """Labelled clips whose error rate is at most `upper` and above the bin before."""
+class LanguageReport:
+    """The filtered clips of one language."""
 
-    upper: float | None
-    """None for the last bin, which has no upper edge."""
+    language: str
     clips: int
+    kept: int
     hours: float
+    hours_kept: float
+    wer: float | None
+    """Of all its clips with a reference: summed errors over summed words."""
+    wer_kept: float | None
 
 
 @dataclass(frozen=True, kw_only=True)
-class SweepPoint:
-    """What of the filtered splits another threshold would keep."""
+class Bin:
+    """Filtered clips whose value is at most `upper` and above the bin before."""
 
-    max_wer: float
+    upper: float | None
+    """None for the last bin, which has no upper edge."""
     clips: int
     hours: float
 
@@ -79,27 +113,48 @@ class Report:
     teacher: str
     teacher_revision: str
     teacher_seconds: float
+    wall_seconds: float
     rtfx: float
     max_wer: float
     splits: tuple[SplitReport, ...]
+    languages: tuple[LanguageReport, ...]
     histogram: tuple[Bin, ...]
-    """Of the splits that are filtered."""
+    """Of error rates, of the splits that are filtered."""
+    durations: tuple[Bin, ...]
     sweep: tuple[SweepPoint, ...]
+    sweep_by: dict[str, dict[str, tuple[SweepPoint, ...]]]
+    """The same for each corpus, language and bucket of duration."""
+    rules: tuple[RuleCount, ...]
+    measured: tuple[RuleMeasure, ...]
+    """What the rules are worth on the planted defects of the embedded corpus; else empty."""
+    acceptance: Acceptance | None
+    """How well evidence alone reproduces the reference's decision; None with too few clips."""
+    examples: tuple[Example, ...]
+    canary: Any
+    """What the index says of the clips with known text; None where it has none."""
+    configuration: dict[str, Any]
 
 
-def write_report(output: Path) -> Report:
+def write_report(
+    output: Path, index: Index | None = None, limits: Sequence[float] = SWEEP
+) -> Report:
     """Write `report.json` and `report.html` of a dataset whose blocks are all committed.
 
+    `index` is given by the run that is about to write it; `limits` are the thresholds to try.
+
     Raises:
-        FileNotFoundError: the folder holds no run.
-        AssertionError: the run is not finished.
+        FileNotFoundError: the folder holds no run, or one that is not finished.
+        ValueError: a threshold is out of range, or a file is damaged or of another release.
     """
     layout = Layout(Path(output))
     config, plan = read_run(layout)
-    report = make_report(config, plan, layout)
+    index = index or read_index(layout.output)
+    report, audio = make_report(config, plan, layout, index, limits)
     text = json.dumps(dataclasses.asdict(report), indent=2, ensure_ascii=False)
     files.write_text(layout.report_json, text + "\n")
-    files.write_text(layout.report_html, render(report))
+    files.write_text(layout.report_html, render(report, audio))
+    if report.acceptance:
+        write_acceptance(layout.output / "acceptance.json", report.acceptance)
     return report
 
 
@@ -118,16 +173,17 @@ def read_run(layout: Layout) -> tuple[PipelineConfig, Plan]:
     return load_config(layout.config), plan
 
 
-def make_report(config: PipelineConfig, plan: Plan, layout: Layout) -> Report:
-    """Count kept, rejected and failed by split, and try other thresholds."""
-    totals = add_up(plan, layout, wall_seconds=0.0)
-    judged = [
-        (_error_rate(row), row.duration_seconds, _is_only_judged_by_wer(row, config.filter))
-        for rows, _ in labels(plan, layout)
-        for row in rows
-        if row.split in config.filter.splits and row.metric
-    ]
-    return Report(
+def make_report(
+    config: PipelineConfig, plan: Plan, layout: Layout, index: Index, limits: Sequence[float]
+) -> tuple[Report, dict[str, str]]:
+    """Return the numbers, and the audio of the examples as data URIs by id."""
+    parts = _filtered_parts(plan, layout, config.filter)
+    context = ledger_context(config.filter, plan, layout)
+    judged = judge_parts([part for _, part in parts], config.filter, context)
+    totals = index.totals
+    chosen = choose(judged, config.filter.max_wer)
+    shown = fetch(parts, [int(judged.rows[i]) for _, i in chosen])
+    report = Report(
         planned=totals.planned,
         kept=totals.kept,
         rejected=totals.rejected,
@@ -137,12 +193,31 @@ def make_report(config: PipelineConfig, plan: Plan, layout: Layout) -> Report:
         teacher=config.teacher.model,
         teacher_revision=plan.keys.teacher_revision,
         teacher_seconds=totals.teacher_seconds,
+        wall_seconds=totals.wall_seconds,
         rtfx=totals.rtfx,
         max_wer=config.filter.max_wer,
         splits=_by_split(plan, commit_records(plan, layout)),
-        histogram=_histogram([(rate, seconds) for rate, seconds, _ in judged]),
-        sweep=_sweep([(rate, seconds) for rate, seconds, fit in judged if fit]),
+        languages=_by_language(judged),
+        histogram=_histogram(judged.rates, judged.seconds, HISTOGRAM_EDGES),
+        durations=_histogram(judged.seconds, judged.seconds, DURATION_EDGES[1:]),
+        sweep=sweep(judged, limits),
+        sweep_by=sweep_groups(judged, limits),
+        rules=count_rules(judged),
+        measured=measure_planted(
+            [part for _, part in parts],
+            judged,
+            [corpus.name for corpus in config.corpora if corpus.kind == "embedded"],
+            config.filter.max_wer,
+        ),
+        acceptance=_learn([part for _, part in parts], judged, config.filter.max_wer),
+        examples=tuple(
+            make_example(group, shown[int(judged.rows[i])][0], int(judged.verdicts[i]))
+            for group, i in chosen
+        ),
+        canary=getattr(index, "canary", None),
+        configuration=_plain(dataclasses.asdict(config)),
     )
+    return report, audio_of(list(shown.values()), config)
 
 
 def labels(plan: Plan, layout: Layout) -> Iterator[tuple[list[LedgerRow], list[Failure]]]:
@@ -153,12 +228,71 @@ def labels(plan: Plan, layout: Layout) -> Iterator[tuple[list[LedgerRow], list[F
         yield rows, read_failures(layout.failures(key, block.id))
 
 
-def render(report: Report) -> str:
+def ledger_context(config: FilterConfig, plan: Plan, layout: Layout) -> Context:
+    """Return what the filter knows beyond a row, of a ledger that is complete.
+
+    Raises:
+        FileNotFoundError: a file that the options name does not exist.
+        ValueError: it is not what it should be.
+    """
+    context = read_context(config)
+    if not needs_ledger(config):
+        return context
+    return with_ledger(
+        context,
+        config,
+        lambda: (
+            piece for rows, _ in labels(plan, layout) for row in rows for piece in pieces(row)
+        ),
+    )
+
+
+def render(report: Report, audio: dict[str, str]) -> str:
     """Return the report as one HTML page that needs no other file."""
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("pipeline"), autoescape=True, undefined=jinja2.StrictUndefined
     )
-    return environment.get_template("report.html").render(report=report)
+    learnt = report.acceptance
+    plots = {
+        "sweep": curve(
+            [(100 * p.max_wer, p.hours) for p in report.sweep],
+            "Hours kept by threshold",
+            "hours kept, by the highest error rate that is kept, %",
+            marked=100 * report.max_wer,
+        ),
+        "rates": bars(
+            _bin_labels(report.histogram, 100),
+            [b.clips for b in report.histogram],
+            "Clips by error rate",
+            "clips, by error rate up to, %",
+        ),
+        "durations": bars(
+            _bin_labels(report.durations, 1),
+            [b.clips for b in report.durations],
+            "Clips by duration",
+            "clips, by seconds up to",
+        ),
+        "calibration": curve(
+            sorted((p.predicted, p.observed) for p in learnt.calibration),
+            "Predicted and observed share of clips that the reference keeps",
+            "share that the reference keeps, by predicted probability",
+            diagonal=True,
+        )
+        if learnt
+        else "",
+    }
+    return environment.get_template("report.html").render(
+        report=report,
+        plots=plots,
+        audio=audio,
+        configuration=json.dumps(report.configuration, indent=2, ensure_ascii=False),
+    )
+
+
+def _filtered_parts(plan: Plan, layout: Layout, config: FilterConfig) -> list[tuple[Block, Path]]:
+    """Return the ledger parts of the filtered splits with their blocks, in plan order."""
+    key = plan.keys.label_key
+    return [(b, layout.ledger(key, b.id)) for b in plan.blocks if b.split in config.splits]
 
 
 def _by_split(plan: Plan, records: list[CommitRecord]) -> tuple[SplitReport, ...]:
@@ -168,63 +302,105 @@ def _by_split(plan: Plan, records: list[CommitRecord]) -> tuple[SplitReport, ...
         grouped[block.corpus, block.split].append(record)
     reports = []
     for corpus in plan.corpora:
-        rejected: Counter[str] = Counter()
-        failed: Counter[str] = Counter()
-        for record in grouped[corpus.name, corpus.split]:
-            rejected.update(record.rejected)
-            failed.update(record.failed)
         mine = grouped[corpus.name, corpus.split]
         reports.append(
             SplitReport(
                 corpus=corpus.name,
                 split=corpus.split,
+                language=corpus.language,
                 licence=corpus.licence,
                 planned=corpus.num_utterances,
                 kept=sum(record.kept for record in mine),
-                rejected=dict(sorted(rejected.items())),
-                failed=dict(sorted(failed.items())),
-                hours_planned=_hours(corpus.duration_seconds),
-                hours_kept=_hours(sum(record.kept_seconds for record in mine)),
+                rejected=_sum(record.rejected for record in mine),
+                failed=_sum(record.failed for record in mine),
+                hours_planned=hours(corpus.duration_seconds),
+                hours_kept=hours(sum(record.kept_seconds for record in mine)),
             )
         )
     return tuple(reports)
 
 
-def _error_rate(row: LedgerRow) -> float:
-    """Return the rate by which the filter judges a row."""
-    rate = row.cer if row.wer is not None == "cer" else row.wer
-    assert rate is not None, f"{row.id} has a metric and no rate"
-    return rate
+def _sum(counts: Iterable[dict[str, int]]) -> dict[str, int]:
+    total: Counter[str] = Counter()
+    for count in counts:
+        total.update(count)
+    return dict(sorted(total.items()))
 
 
-def _is_only_judged_by_wer(row: LedgerRow, config: FilterConfig) -> bool:
-    """Tell whether no rule but the threshold would reject a row."""
-    return rejection(row, dataclasses.replace(config, max_wer=math.inf)) is None
+def _by_language(judged: Judged) -> tuple[LanguageReport, ...]:
+    """Say of each language how much there is, how much is kept, and how wrong it is."""
+    reports = []
+    for code, language in enumerate(judged.language_names):
+        mine = judged.languages == code
+        kept = mine & judged.kept
+        reports.append(
+            LanguageReport(
+                language=language,
+                clips=int(mine.sum()),
+                kept=int(kept.sum()),
+                hours=hours(float(judged.seconds[mine].sum())),
+                hours_kept=hours(float(judged.seconds[kept].sum())),
+                wer=_corpus_rate(judged, mine),
+                wer_kept=_corpus_rate(judged, kept),
+            )
+        )
+    return tuple(sorted(reports, key=lambda r: -r.hours))
 
 
-def _histogram(judged: list[tuple[float, float]]) -> tuple[Bin, ...]:
-    """Count (rate, seconds) pairs in bins of rate."""
-    clips = [0] * (len(HISTOGRAM_EDGES) + 1)
-    seconds = [0.0] * len(clips)
-    for rate, duration in judged:
-        position = bisect_left(HISTOGRAM_EDGES, rate)
-        clips[position] += 1
-        seconds[position] += duration
-    uppers = [*HISTOGRAM_EDGES, None]
+def _corpus_rate(judged: Judged, where: np.ndarray) -> float | None:
+    words = float(np.nansum(judged.lengths[where]))
+    return round(float(np.nansum(judged.errors[where])) / words, 5) if words else None
+
+
+def _histogram(values: np.ndarray, seconds: np.ndarray, edges: Sequence[float]) -> tuple[Bin, ...]:
+    """Count clips in bins of a value; those without a value are in none."""
+    clips = [0] * (len(edges) + 1)
+    lengths = [0.0] * len(clips)
+    for value, duration in zip(values.tolist(), seconds.tolist(), strict=True):
+        if not math.isnan(value):
+            position = bisect_left(edges, value)
+            clips[position] += 1
+            lengths[position] += duration
     return tuple(
-        Bin(upper=upper, clips=n, hours=_hours(s))
-        for upper, n, s in zip(uppers, clips, seconds, strict=True)
+        Bin(upper=upper, clips=n, hours=hours(s))
+        for upper, n, s in zip([*edges, None], clips, lengths, strict=True)
     )
 
 
-def _sweep(judged: list[tuple[float, float]]) -> tuple[SweepPoint, ...]:
-    """Say for each threshold what it would keep."""
-    points = []
-    for limit in SWEEP:
-        kept = [duration for rate, duration in judged if rate <= limit]
-        points.append(SweepPoint(max_wer=limit, clips=len(kept), hours=_hours(sum(kept))))
-    return tuple(points)
+def _bin_labels(bins: Sequence[Bin], factor: float) -> list[str]:
+    return ["more" if b.upper is None else f"{b.upper * factor:g}" for b in bins]
 
 
-def _hours(seconds: float) -> float:
-    return round(seconds / 3600, 4)
+def _learn(parts: Sequence[Path], judged: Judged, max_wer: float) -> Acceptance | None:
+    """Learn from the clips with a reference what evidence says about its decision.
+
+    Evidence is of whole clips, so packs are left out.
+    """
+    _, first, utterances = np.unique(judged.rows, return_index=True, return_counts=True)
+    positions = first[(utterances == 1) & ~np.isnan(judged.rates[first])]
+    if len(positions) > MAX_CLIPS_TO_LEARN_FROM:
+        generator = np.random.default_rng(0)
+        positions = np.sort(generator.choice(positions, MAX_CLIPS_TO_LEARN_FROM, replace=False))
+    wanted = judged.rows[positions]
+    values: list[tuple[float, ...]] = []
+    start = 0
+    columns = [
+        "pseudo_label",
+        "duration_seconds",
+        *(name for name in FEATURES if not name.startswith("log_")),
+    ]
+    for part in parts:
+        table = pq.read_table(part, columns=columns)
+        mine = wanted[(wanted >= start) & (wanted < start + table.num_rows)] - start
+        values += [features(SimpleNamespace(**row)) for row in table.take(mine).to_pylist()]
+        start += table.num_rows
+    if not values:
+        return None
+    return fit_acceptance(np.array(values), judged.rates[positions] <= max_wer, max_wer)
+
+
+def _plain(value: Any) -> Any:
+    """Turn tuples into lists, as JSON has them."""
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    return [_plain(item) for item in value] if isinstance(value, list | tuple) else value

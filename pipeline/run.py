@@ -7,6 +7,7 @@ because audio through a shuffle costs four to eleven times its size in memory, a
 in-process runner starts nothing behind a shuffle before everything in front of it is done.
 """
 
+import copy
 import dataclasses
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -18,17 +19,19 @@ from apache_beam.options.pipeline_options import PipelineOptions
 
 from pipeline import __version__, files
 from pipeline.backlog import Backlog, clean, find_backlog, withdraw
-from pipeline.blocks import process_block
+from pipeline.blocks import label_block, process_block
 from pipeline.config import PipelineConfig, to_yaml
+from pipeline.context import Context, needs_ledger
 from pipeline.layout import Layout
 from pipeline.locking import locked
 from pipeline.parts import Part
 from pipeline.plan import Block, Keys, Plan, make_plan
 from pipeline.progress import display
-from pipeline.report import write_report
+from pipeline.report import ledger_context, write_report
 from pipeline.retry import retry_block
 from pipeline.schema import SCHEMA_VERSION, Index, Totals, read_index, to_json
-from pipeline.teacher import resolve_revision, settle, uses_accelerator
+from pipeline.scoring import language_code
+from pipeline.teacher import check_teacher, resolve_revision, settle, uses_accelerator
 from pipeline.totals import TooManyFailuresError, add_up, check_budget, commit_records
 from pipeline.verify import withdraw_damaged
 from pipeline.workers import (
@@ -128,6 +131,9 @@ def _work_on(
     if verify:
         withdraw_damaged(mine, layout)
     backlog = find_backlog(mine, layout, retry_failed=retry_failed)
+    if backlog.to_label:
+        languages = {language_code(corpus.language) for corpus in config.corpora}
+        check_teacher(config.teacher, plan.keys.teacher_revision, languages)
     options = _options(config, backlog)
     if backlog.blocks:
         check_job_server(options)
@@ -140,7 +146,12 @@ def _work_on(
     if backlog.blocks:
         process = ProcessBlock(config, plan.keys, plan.num_utterances, retry=retry_failed)
         with display(mine, layout) as on_tick:
-            _run_beam(backlog.blocks, process, options, on_tick)
+            if needs_ledger(config.filter):  # what is kept of a block depends on the others
+                _run_beam(backlog.blocks, process.labelling_only(), options, on_tick)
+                if mine is plan:
+                    process = process.knowing(ledger_context(config.filter, plan, layout))
+            if mine is plan or not needs_ledger(config.filter):
+                _run_beam(backlog.blocks, process, options, on_tick)
     check()
     return Work(
         blocks=len(mine.blocks), labelled=len(backlog.to_label), rebuilt=len(backlog.blocks)
@@ -164,7 +175,21 @@ class ProcessBlock(beam.DoFn):
         """Take along what every worker has to know; all of it is small."""
         self._config, self._keys, self._num_planned = config, keys, num_planned
         self._retry = retry
+        self._label_only = False
+        self._context: Context | None = None
         self._over_budget = False
+
+    def labelling_only(self) -> "ProcessBlock":
+        """Return the stage without the filter, for labels that must all be there before it."""
+        changed = copy.copy(self)
+        changed._label_only = True
+        return changed
+
+    def knowing(self, context: Context) -> "ProcessBlock":
+        """Return the stage with what the filter has to know of the whole ledger."""
+        changed = copy.copy(self)
+        changed._retry, changed._context = False, context
+        return changed
 
     def process(self, block: Block) -> Iterator[str]:
         """Bring one block up to date, unless too much has failed; `run` then says so.
@@ -175,7 +200,10 @@ class ProcessBlock(beam.DoFn):
             return
         if self._retry:
             retry_block(block, self._config, self._keys)
-        record = process_block(block, self._config, self._keys)
+        if self._label_only:
+            label_block(block, self._config, self._keys)
+            return
+        record = process_block(block, self._config, self._keys, self._context)
         if record.failed and not self._retry:  # what was not retried yet does not count
             try:
                 check_budget(
@@ -236,6 +264,6 @@ def _write_index(config: PipelineConfig, plan: Plan, layout: Layout, wall_second
         same_time = dataclasses.replace(index.totals, wall_seconds=written.totals.wall_seconds)
         if to_json(dataclasses.replace(index, totals=same_time)) == to_json(written):
             return written
-    write_report(layout.output)
+    write_report(layout.output, index)
     files.write_text(layout.index, to_json(index) + "\n")
     return index

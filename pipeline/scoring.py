@@ -1,48 +1,36 @@
 """The one place where text is compared: it judges a pseudo-label and it evaluates a student.
 
-Both texts are normalised first: English with Whisper's English rules, any other language with its
-basic ones, keeping combining marks (Whisper's own basic rules turn Indic vowel signs into spaces).
-Languages written without spaces are judged by characters, since a WER of Japanese only says whether
-two sentences are equal. Rates are fractions: 0.1 is 10 %.
+Both texts are normalised first, by the rules of their language. Languages and scripts written
+without spaces are judged by characters, since a WER of Japanese only says whether two sentences are
+equal. Rates are fractions: 0.1 is 10 %.
 """
 
-import functools
-from collections.abc import Callable, Sequence
+import unicodedata
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-import jiwer
 import numpy as np
-from whisper_normalizer.basic import BasicTextNormalizer
-from whisper_normalizer.english import EnglishTextNormalizer
+from rapidfuzz.distance import Levenshtein
 
-CHARACTER_LANGUAGES = frozenset({"ja", "zh", "yue", "th", "lo", "km", "my"})
-"""Judged by CER: their words are not separated by spaces."""
+from pipeline.languages import CHARACTER_LANGUAGES, is_unspaced, language_code
+from pipeline.normalizing import normalize, normalizer_name
 
-# Whisper's languages by code and English name, as in its tokenizer; some have several names.
-_CODES_AND_NAMES = """
-    af:afrikaans, am:amharic, ar:arabic, as:assamese, az:azerbaijani, ba:bashkir, be:belarusian,
-    bg:bulgarian, bn:bengali, bo:tibetan, br:breton, bs:bosnian, ca:catalan, ca:valencian, cs:czech,
-    cy:welsh, da:danish, de:german, el:greek, en:english, es:castilian, es:spanish, et:estonian,
-    eu:basque, fa:persian, fi:finnish, fo:faroese, fr:french, gl:galician, gu:gujarati, ha:hausa,
-    haw:hawaiian, he:hebrew, hi:hindi, hr:croatian, ht:haitian, ht:haitian creole, hu:hungarian,
-    hy:armenian, id:indonesian, is:icelandic, it:italian, ja:japanese, jw:javanese, ka:georgian,
-    kk:kazakh, km:khmer, kn:kannada, ko:korean, la:latin, lb:letzeburgesch, lb:luxembourgish,
-    ln:lingala, lo:lao, lt:lithuanian, lv:latvian, mg:malagasy, mi:maori, mk:macedonian,
-    ml:malayalam, mn:mongolian, mr:marathi, ms:malay, mt:maltese, my:burmese, my:myanmar, ne:nepali,
-    nl:dutch, nl:flemish, nn:nynorsk, no:norwegian, oc:occitan, pa:panjabi, pa:punjabi, pl:polish,
-    ps:pashto, ps:pushto, pt:portuguese, ro:moldavian, ro:moldovan, ro:romanian, ru:russian,
-    sa:sanskrit, sd:sindhi, si:sinhala, si:sinhalese, sk:slovak, sl:slovenian, sn:shona, so:somali,
-    sq:albanian, sr:serbian, su:sundanese, sv:swedish, sw:swahili, ta:tamil, te:telugu, tg:tajik,
-    th:thai, tk:turkmen, tl:tagalog, tr:turkish, tt:tatar, uk:ukrainian, ur:urdu, uz:uzbek,
-    vi:vietnamese, yi:yiddish, yo:yoruba, yue:cantonese, zh:chinese, zh:mandarin
-"""
-_CODES = {
-    name.strip(): code.strip()
-    for code, name in (entry.split(":") for entry in _CODES_AND_NAMES.split(","))
-}
+__all__ = [
+    "CHARACTER_LANGUAGES",
+    "Interval",
+    "Score",
+    "bootstrap_interval",
+    "corpus_rate",
+    "language_code",
+    "metric_of",
+    "normalize",
+    "score",
+    "score_batch",
+    "word_errors",
+]
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Score:
     """How a hypothesis differs from its reference; the counts are in units of `metric`."""
 
@@ -51,17 +39,19 @@ class Score:
     cer: float
     """Character errors per reference character; spaces count unless `metric` is "cer"."""
     metric: str
-    """Which of the two judges this language: "wer" or "cer"."""
+    """Which of the two judges this text: "wer" or "cer"."""
     substitutions: int
     deletions: int
     insertions: int
     hits: int
     normalizer: str
     """Which rules both texts went through: "english" or "basic"."""
+    orthographic_wer: float
+    """The rate of `metric` with casing, punctuation and spelling as they are."""
 
     @property
     def rate(self) -> float:
-        """The rate that judges this language."""
+        """The rate that judges this text."""
         return self.wer if self.metric == "wer" else self.cer
 
     @property
@@ -88,61 +78,71 @@ def score(reference: str, hypothesis: str, language: str) -> Score:
 
     `language` is a code ("en", "EN", "en-US") or one of Whisper's names ("english"). A reference
     that normalises to nothing has no words to be wrong about: its rates are 0 where the hypothesis
-    is empty too, and else 1, with all the hypothesis counted as insertions.
+    is empty too, and else 1, with all the hypothesis counted as insertions. An empty hypothesis
+    deletes every word.
 
     Raises:
         ValueError: the language is neither a code nor a name that Whisper knows.
     """
-    code = language_code(language)
-    reference, hypothesis = normalize(reference, code), normalize(hypothesis, code)
-    words = jiwer.process_words(reference, hypothesis)
-    by_characters = code in CHARACTER_LANGUAGES
+    name = normalizer_name(language)
+    by_characters = metric_of(reference, language) == "cer"
+    orthographic = _orthographic_rate(reference, hypothesis, by_characters)
+    reference, hypothesis = normalize(reference, language), normalize(hypothesis, language)
+    word_counts = _count_words(reference, hypothesis)
     if by_characters:  # where spaces stand is a matter of taste in these scripts
         reference, hypothesis = reference.replace(" ", ""), hypothesis.replace(" ", "")
-    characters = jiwer.process_characters(reference, hypothesis)
-    counts = characters if by_characters else words
+    if by_characters:
+        counts = _count(reference, hypothesis)
+        character_errors = sum(counts[:3])
+    else:
+        counts = word_counts
+        character_errors = Levenshtein.distance(reference, hypothesis)
+    substitutions, deletions, insertions, hits = counts
     return Score(
-        wer=words.wer if reference else float(bool(hypothesis)),
-        cer=characters.cer if reference else float(bool(hypothesis)),
+        wer=_rate(sum(word_counts[:3]), word_counts[0] + word_counts[1] + word_counts[3]),
+        cer=_rate(character_errors, len(reference)),
         metric="cer" if by_characters else "wer",
-        substitutions=counts.substitutions,
-        deletions=counts.deletions,
-        insertions=counts.insertions,
-        hits=counts.hits,
-        normalizer=_normalizer_name(code),
+        substitutions=substitutions,
+        deletions=deletions,
+        insertions=insertions,
+        hits=hits,
+        normalizer=name,
+        orthographic_wer=orthographic,
     )
 
 
-def normalize(text: str, language: str) -> str:
-    """Return the text as it is compared: lower case, no punctuation, single spaces.
+def score_batch(
+    references: Sequence[str], hypotheses: Sequence[str], languages: Sequence[str] | str
+) -> list[Score]:
+    """Compare many pairs; `languages` is one for all of them, or one for each.
+
+    Raises:
+        ValueError: the sequences differ in length, or a language is unknown.
+    """
+    if isinstance(languages, str):
+        languages = [languages] * len(references)
+    if not len(references) == len(hypotheses) == len(languages):
+        raise ValueError(
+            f"{len(references)} references, {len(hypotheses)} hypotheses and {len(languages)} "
+            "languages were given; give one of each for every pair"
+        )
+    return [score(*pair) for pair in zip(references, hypotheses, languages, strict=True)]
+
+
+def metric_of(reference: str, language: str) -> str:
+    """Return how a text is judged: "cer" where its language or its script has no spaces.
 
     Raises:
         ValueError: the language is neither a code nor a name that Whisper knows.
     """
-    normalizer = _normalizer(_normalizer_name(language_code(language)))
-    words = str(normalizer(text)).split()
-    # The English rules leave a full stop behind where a text is "...": it is no word.
-    return " ".join(word for word in words if any(map(str.isalnum, word)))
+    unspaced = language_code(language) in CHARACTER_LANGUAGES or is_unspaced(reference)
+    return "cer" if unspaced else "wer"
 
 
-def language_code(language: str) -> str:
-    """Turn "en", "EN", "en-US" or "english" into "en".
-
-    A code of two or three letters is taken as it is, known to Whisper or not.
-
-    Raises:
-        ValueError: it is neither a code nor one of Whisper's language names.
-    """
-    name = language.strip().lower()
-    if name in _CODES:
-        return _CODES[name]
-    code = name.replace("_", "-").split("-")[0]
-    if code.isascii() and code.isalpha() and 2 <= len(code) <= 3:
-        return code
-    raise ValueError(
-        f"language {language!r} is not known; give a code such as 'en' or 'pt-BR', "
-        "or the English name that Whisper uses, such as 'portuguese'"
-    )
+def word_errors(reference: str, hypothesis: str) -> tuple[int, int]:
+    """Count errors and reference words of two texts that are normalised already."""
+    substitutions, deletions, insertions, hits = _count_words(reference, hypothesis)
+    return substitutions + deletions + insertions, substitutions + deletions + hits
 
 
 def corpus_rate(scores: Sequence[Score]) -> float:
@@ -199,12 +199,43 @@ def _rate(errors: int, length: int) -> float:
     return errors / length if length else float(errors > 0)
 
 
-def _normalizer_name(code: str) -> str:
-    return "english" if code == "en" else "basic"
+def _count_words(reference: str, hypothesis: str) -> tuple[int, int, int, int]:
+    """Return substitutions, deletions, insertions and hits of words separated by spaces."""
+    if reference == hypothesis:
+        return 0, 0, 0, len(reference.split())
+    return _count(*_encode(reference, hypothesis))
 
 
-@functools.cache
-def _normalizer(name: str) -> Callable[[str], object]:
-    return (
-        EnglishTextNormalizer() if name == "english" else BasicTextNormalizer(preserve_marks=True)
-    )
+def _count(reference: str, hypothesis: str) -> tuple[int, int, int, int]:
+    """Return substitutions, deletions, insertions and hits of characters."""
+    length = len(reference)
+    if reference == hypothesis:
+        return 0, 0, 0, length
+    tags = [operation[0] for operation in Levenshtein.editops(reference, hypothesis).as_list()]
+    substitutions, deletions = tags.count("replace"), tags.count("delete")
+    return substitutions, deletions, tags.count("insert"), length - substitutions - deletions
+
+
+def _orthographic_rate(reference: str, hypothesis: str, by_characters: bool) -> float:
+    """Return the error rate of texts as they are, but for spaces and Unicode's choice of form."""
+    if reference == hypothesis:
+        return 0.0
+    pair = [
+        text if text.isascii() else unicodedata.normalize("NFC", text)
+        for text in (reference, hypothesis)
+    ]
+    if by_characters:
+        reference, hypothesis = ("".join(text.split()) for text in pair)
+    else:
+        reference, hypothesis = _encode(*pair)
+    return _rate(Levenshtein.distance(reference, hypothesis), len(reference))
+
+
+def _encode(reference: str, hypothesis: str) -> tuple[str, str]:
+    """Write each different word as one character; texts compare much faster than lists of texts."""
+    codes: dict[str, str] = {}
+    words, hypothesis_words = reference.split(), hypothesis.split()
+    for word in (*words, *hypothesis_words):
+        if word not in codes:
+            codes[word] = chr(len(codes))
+    return "".join([codes[word] for word in words]), "".join([codes[w] for w in hypothesis_words])

@@ -7,7 +7,8 @@ import pytest
 import yaml
 from jsonargparse import auto_cli
 
-from distill.config import EvaluateConfig, TrainConfig
+from distill.config import TrainConfig
+from distill.evaluate_config import EvaluateConfig
 from pipeline.config import load_config
 
 ROOT = Path(__file__).parents[1]

@@ -62,8 +62,8 @@ max_failed_fraction: 0.05
     )  # fmt: skip
     command(
         "distill", "evaluate", "--config", ROOT / "configs/evaluate/quickstart.yaml",
-        "--shards", f'["{output}"]', "--student", output / "student",
-        "--output", output / "results.json",
+        "--models", "embedded", output / "student", "--data", output,
+        "--output", output / "evaluation",
     )  # fmt: skip
     return output
 
@@ -95,7 +95,8 @@ def test_the_chain_leaves_what_the_readme_says(output: Path) -> None:
         "report.html",
         "config.yaml",
         "plan.json",
-        "results.json",
+        "evaluation/results.json",
+        "evaluation/report.html",
     ):
         assert (output / name).is_file(), name
     assert (output / "student" / "model.safetensors").is_file()
@@ -114,8 +115,9 @@ def test_every_utterance_is_accounted_for_and_wrong_references_are_rejected(outp
 
 
 def test_the_student_has_half_the_decoder_and_is_compared_with_its_teacher(output: Path) -> None:
-    results = json.loads((output / "results.json").read_text())
-    teacher, student = results["models"]["teacher"], results["models"]["student"]
+    results = json.loads((output / "evaluation" / "results.json").read_text())
+    teacher, student = results["models"]
     assert results["num_clips"] == NUM_UTTERANCES
     assert student["parameters"] < 0.8 * teacher["parameters"]
-    assert student["wer_low"] <= student["wer"] <= student["wer_high"]
+    rates = student["rates"]
+    assert rates["wer_low"] <= rates["wer"] <= rates["wer_high"]

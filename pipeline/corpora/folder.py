@@ -107,7 +107,7 @@ def _recordings(
     texts, problems = _transcripts(corpus, relative, listing)
     beside = set(listing.files)
     spoken = {posixpath.splitext(name)[0] for name in audio}
-    entries = sorted([*audio, *problems, *(texts.keys() - spoken)])
+    entries = sorted([*audio, *problems, *(texts.keys() - spoken)], key=_printable)
     for name in entries:
         printable = _printable(name)
         if printable < after:

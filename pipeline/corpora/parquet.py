@@ -94,10 +94,6 @@ def _rows(
                             corpus, fields, audio, flat, path, held, group, number, estimate
                         )
                         yield f"{group}:{number}", entry
-            if not wanted:  # nothing but audio
-                for number in range(from_row, parquet.metadata.row_group(group).num_rows):
-                    entry = _entry(corpus, fields, audio, {}, path, held, group, number, estimate)
-                    yield f"{group}:{number}", entry
             from_row = 0
 
 

@@ -106,10 +106,8 @@ def _members(tar: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
         cast(Any, tar).members.clear()
     file = cast(Any, tar.fileobj)
     file.seek(tar.offset)
-    if len(file.read(tarfile.BLOCKSIZE)) < tarfile.BLOCKSIZE and tar.offset > 0:
-        file.seek(0, 2)
-        if file.tell() < tar.offset:
-            raise tarfile.ReadError("cut off in the middle of a member")
+    if len(file.read(tarfile.BLOCKSIZE)) < tarfile.BLOCKSIZE:
+        raise tarfile.ReadError("cut off, its end mark is missing")
 
 
 def _take(tar: tarfile.TarFile, member: tarfile.TarInfo, extension: str, sample: _Sample) -> None:

@@ -74,7 +74,7 @@ def summarise(folder: Path, corpus: Path = EMBEDDED_FOLDER) -> Summary:
         for sample, _ in read_shard(shard)
         for utterance in sample.utterances
     }
-    results = folder / "results.json"
+    results = folder / "evaluation" / "results.json"
     return Summary(
         totals=index.totals,
         hours_lost=sum_hours_lost(folder),
@@ -183,24 +183,26 @@ def _model_rows(results: dict[str, Any] | None) -> list[Row]:
     if results is None:
         return [("teacher and student", "-", "no results.json: run `whisper-distill evaluate`")]
     rows: list[Row] = []
-    for role, model in results["models"].items():
-        interval = f"95 % interval {model['wer_low']:.1%} to {model['wer_high']:.1%}"
+    models = dict(zip(("teacher", "student"), results["models"], strict=False))
+    for role, model in models.items():
+        rates = model["rates"]
+        interval = f"95 % interval {rates['wer_low']:.1%} to {rates['wer_high']:.1%}"
         size = f"{model['parameters'] / 1e6:.2f} M"
         speed = f"decodes {model['rtfx']:.0f} times faster than real time"
-        rows += [(f"{role} WER", f"{model['wer']:.1%}", interval)]
+        rows += [(f"{role} WER", f"{rates['wer']:.1%}", interval)]
         rows += [(f"{role} parameters", size, speed)]
     clips = f"on {results['num_clips']} clips, {results['audio_seconds'] / 60:.1f} min of the "
-    teacher, student = (results["models"].get(role) for role in ("teacher", "student"))
-    if teacher and student:
+    if student := models.get("student"):
+        difference = student["comparison"]["wer_difference"]
         rows += [
             (
                 "student - teacher WER",
-                f"{100 * (student['wer'] - teacher['wer']):+.1f} points",
+                f"{100 * difference:+.1f} points",
                 f"{clips}{results['split']} part",
             ),
             (
                 "decode speed",
-                f"{results['speed_ratio']:.2f} x",
+                f"{student['relative_speed']:.2f} x",
                 "student relative to teacher, on the same clips",
             ),
         ]

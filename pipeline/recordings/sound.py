@@ -34,6 +34,9 @@ class Sound:
         self.sample_rate, self.num_channels = self._sound.samplerate, self._sound.channels
         frames = self._sound.frames
         self.num_frames = frames if frames < _UNKNOWN_FRAMES else None
+        if self.num_frames is None:
+            # soundfile seeks to where it is after each read, which fails at an end not known.
+            self._sound.seekable = lambda: False
         self.missing_frames = 0
         if cut := _CUT_WAV.search(self._sound.extra_info):
             promised, held = int(cut[1]), int(cut[2])
@@ -46,6 +49,11 @@ class Sound:
         position = start
         try:
             self._sound.seek(start)
+        except soundfile.SoundFileError as error:
+            if self.num_frames is None:  # past an end that the header does not tell
+                return
+            raise AudioError(f"{self._where}: damaged audio ({error})") from error
+        try:
             while stop is None or position < stop:
                 wanted = size if stop is None else min(size, stop - position)
                 block = self._sound.read(wanted, dtype="float32", always_2d=True)

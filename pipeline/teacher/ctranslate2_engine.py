@@ -5,6 +5,7 @@ each token was; both are done here from the scores that it gives for tokens it i
 guess is replayed, the tokens are chosen from its scores, and where one differs the guess is mended.
 """
 
+import dataclasses
 import json
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -100,13 +101,20 @@ class CTranslate2Engine:
         search: Search,
     ) -> list[Generated]:
         """Decode; all prompts have the same length, a row's tokens depend on that row alone."""
+        if samplers[0].temperature > 0:
+            search = dataclasses.replace(search, num_beams=1)
         found = self._decode(encoded, prompts, search)
         again = [
             i
             for i, (said, sampler) in enumerate(zip(found, samplers, strict=True))
             if sampler.temperature > 0
             or search.logprobs
-            or (search.timestamps and not is_allowed(said.tokens, self.vocabulary))
+            or not np.isfinite(said.sum_logprob)  # its mean over beams that said nothing
+            or (
+                search.timestamps
+                and search.num_beams == 1
+                and not is_allowed(said.tokens, self.vocabulary)
+            )
         ]
         for start in range(0, len(again), _REPLAY_ROWS):
             rows = again[start : start + _REPLAY_ROWS]
@@ -115,7 +123,7 @@ class CTranslate2Engine:
                     list(prompts[i]),
                     samplers[i],
                     found[i],
-                    given=search.num_beams > 1 and samplers[i].temperature == 0,
+                    given=search.num_beams > 1,
                 )
                 for i in rows
             ]

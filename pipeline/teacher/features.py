@@ -15,8 +15,8 @@ FRAMES_PER_SECOND = SAMPLE_RATE // HOP_SAMPLES
 MAX_FRAMES = 30 * FRAMES_PER_SECOND
 
 _FFT_SAMPLES = 400
-_FLOOR = -10.0
-"""Logarithm of the smallest power."""
+_LEAST_POWER = np.float32(1e-10)
+_FLOOR = float(np.log10(_LEAST_POWER))
 _RANGE = 8.0
 """What is quieter than the loudest by more is cut off there."""
 
@@ -48,7 +48,7 @@ def log_mel(clip: np.ndarray, *, num_mels: int, num_frames: int = MAX_FRAMES) ->
     frames = np.lib.stride_tricks.sliding_window_view(around, _FFT_SAMPLES)[::HOP_SAMPLES]
     spectrum = np.fft.rfft(frames * _window(), axis=-1)
     power = spectrum.real**2 + spectrum.imag**2
-    logarithm = np.log10(np.maximum(_filters(num_mels) @ power.T, 10.0**_FLOOR))
+    logarithm = np.log10(np.maximum(_filters(num_mels) @ power.T, _LEAST_POWER))
     loudest = max(float(logarithm.max(initial=_FLOOR)), _FLOOR)
     features = np.full((num_mels, num_frames), _FLOOR, dtype=np.float32)
     features[:, :heard] = logarithm

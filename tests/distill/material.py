@@ -4,7 +4,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
+from distill.losses import IGNORED
 from pipeline.schema import (
     SAMPLE_RATE,
     SCHEMA_VERSION,
@@ -124,3 +126,15 @@ def write_dataset(folder: Path, *shards: list[tuple[Sample, np.ndarray]]) -> Pat
     )
     (folder / "index.json").write_text(to_json(index))
     return folder
+
+
+def make_training_batch(frames: int = 100, seed: int = 0) -> dict[str, Any]:
+    """Three rows of different length, the second one with a prompt of three tokens."""
+    generator = torch.Generator().manual_seed(seed)
+    inputs = torch.randint(600, (3, 9), generator=generator)
+    labels = torch.randint(600, (3, 9), generator=generator)
+    labels[0, 4:] = IGNORED
+    labels[1, :3] = IGNORED
+    labels[2, 1:] = IGNORED
+    features = torch.randn(3, 80, frames, generator=generator)
+    return {"input_features": features, "decoder_input_ids": inputs, "labels": labels}

@@ -1,8 +1,18 @@
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from distill.config import DataConfig, EvaluateConfig, LossConfig, Stage, TrainConfig
+from distill.__main__ import main
+from distill.config import (
+    DataConfig,
+    InitConfig,
+    LossConfig,
+    ReadFilterConfig,
+    Stage,
+    StudyConfig,
+    TrainConfig,
+)
 
 DATA = DataConfig(shards=["runs/mine"])
 
@@ -25,6 +35,8 @@ def test_defaults_are_the_papers():
     ("fields", "message"),
     [
         ({"shards": []}, "data.shards is empty"),
+        ({"weights": [1.0, 2.0]}, "2.0. for 1 folders"),
+        ({"weights": [0.0]}, "above 0"),
         ({"timestamp_probability": 1.1}, "data.timestamp_probability is 1.1"),
         ({"prompt_probability": -0.1}, "data.prompt_probability is -0.1"),
         ({"wrong_token_probability": 2}, "data.wrong_token_probability is 2"),
@@ -50,9 +62,24 @@ def test_a_stage_that_cannot_be_is_refused(fields: dict[str, Any], message: str)
 
 @pytest.mark.parametrize(
     ("fields", "message"),
+    [({"max_wer": -0.1}, "max_wer is -0.1"), ({"share": 0.0}, "share is 0.0")],
+)
+def test_a_filter_that_cannot_be_is_refused(fields: dict[str, Any], message: str):
+    with pytest.raises(ValueError, match=message):
+        ReadFilterConfig(**fields)
+
+
+def test_a_number_of_layers_and_a_list_of_another_length_contradict_each_other():
+    with pytest.raises(ValueError, match="decoder_layers is 3, but layers names 2"):
+        InitConfig(decoder_layers=3, layers=[0, 3])
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
     [
         ({"temperature": 0.0}, "loss.temperature is 0.0"),
         ({"ctc_weight": -0.5}, "ctc_weight is -0.5"),
+        ({"label_smoothing": 1.0}, "label_smoothing is 1.0"),
         ({"kl_weight": -1.0}, "neither may be negative"),
         ({"ce_weight": 0.0, "kl_weight": 0.0}, "one must be above 0"),
     ],
@@ -75,10 +102,9 @@ def test_a_training_without_steps_is_refused(name: str):
         training(**{name: 0})
 
 
-@pytest.mark.parametrize(
-    ("fields", "message"),
-    [({"shards": []}, "shards is empty"), ({"max_clips": 0}, "max_clips is 0")],
-)
-def test_an_evaluation_of_nothing_is_refused(fields: dict[str, Any], message: str):
-    with pytest.raises(ValueError, match=message):
-        EvaluateConfig(**{"shards": ["a"], "student": "s", "output": "o", **fields})
+@pytest.mark.parametrize("path", sorted(Path("configs/study").glob("*.yaml")), ids=str)
+def test_every_study_that_ships_is_accepted(path: Path, monkeypatch: pytest.MonkeyPatch):
+    read: list[Any] = []
+    monkeypatch.setattr("distill.__main__._call", read.append)
+    assert main(["study", f"--config={path}"]) == 0
+    assert isinstance(read[0], StudyConfig)

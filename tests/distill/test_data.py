@@ -1,6 +1,10 @@
 import dataclasses
 import itertools
+import json
+import os
 import random
+import subprocess
+import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -11,13 +15,14 @@ import torch
 from torch.utils.data import DataLoader
 from transformers import WhisperProcessor
 
-from distill.config import DataConfig, Stage
+from distill.config import AugmentConfig, DataConfig, ReadFilterConfig, Stage
 from distill.data import (
     Batch,
     BatchStream,
     Clip,
     length_batches,
     pad_targets,
+    passes_filter,
     read_shard,
     shard_paths,
     stage_at,
@@ -35,9 +40,9 @@ class Identified(BatchStream):
 
     epoch = -1
 
-    def _target(self, sample: Sample, epoch: int) -> Target | None:
-        self.epoch = epoch
-        return super()._target(sample, epoch)
+    def _target(self, sample: Sample, key: str) -> Target | None:
+        self.epoch = int(key.split("-")[1])
+        return super()._target(sample, key)
 
     def collate(self, clips: list[Clip]) -> Batch:
         numbers = [[self.epoch, int(c.sample.id.split("-")[-1]), c.full_window] for c in clips]
@@ -260,6 +265,7 @@ def test_the_loader_of_a_stream_gives_what_the_stream_gives(stream):
     loaded = list(itertools.islice(batches(stream(), 1), 4))
     for one, other in zip(direct, loaded, strict=True):
         assert one.keys() == other.keys()
+        assert one.pop("ids") == other.pop("ids")
         assert all(torch.equal(torch.as_tensor(one[k]), torch.as_tensor(other[k])) for k in one)
 
 
@@ -293,3 +299,203 @@ def test_a_stream_goes_on_behind_the_batches_it_skips(stream, num_workers: int, 
         return [batch["rows"].tolist() for batch in found]
 
     assert drawn(num_skipped, 4) == drawn(0, num_skipped + 4)[num_skipped:]
+
+
+def named(stream: BatchStream, limit: int = 30) -> dict[int, Counter[str]]:
+    """Which clips were drawn in each epoch, by id."""
+    found: dict[int, Counter[str]] = {}
+    for batch in itertools.islice(stream, limit):
+        for (epoch, *_), clip in zip(batch["rows"].tolist(), batch["ids"], strict=True):
+            found.setdefault(epoch, Counter())[clip] += 1
+    return found
+
+
+@pytest.fixture(scope="module")
+def two_folders(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    """A large folder of one corpus and a small one of another."""
+    made = []
+    for corpus, count, language in (("large", 10, "en"), ("small", 2, "de")):
+        clips = [
+            (
+                make_sample(
+                    id=f"{corpus}-{n}",
+                    corpus=corpus,
+                    language=language,
+                    licence=f"licence-of-{corpus}",
+                    wer=n / 10,
+                ),
+                make_audio(1.0, n),
+            )
+            for n in range(count)
+        ]
+        made.append(str(write_dataset(tmp_path_factory.mktemp(corpus), clips)))
+    return made
+
+
+def test_a_small_folder_does_not_end_the_epoch_of_a_large_one(stream, two_folders):
+    found = named(stream(shards=two_folders), 24)
+    assert (
+        found[0] == found[1] == Counter([f"large-{n}" for n in range(10)] + ["small-0", "small-1"])
+    )
+
+
+def test_a_weight_says_how_often_a_folder_comes_in_an_epoch(stream, two_folders):
+    found = named(stream(shards=two_folders, weights=[0.5, 3.0], batch_seconds=30.0), 120)
+    epochs_seen = [found[n] for n in range(6)]
+    for clips in epochs_seen:
+        assert clips["small-0"] == clips["small-1"] == 3
+        assert max(clips[f"large-{n}"] for n in range(10)) == 1
+    shares = [sum(clips[f"large-{n}"] for n in range(10)) for clips in epochs_seen]
+    assert 15 <= sum(shares) <= 45
+    assert len({tuple(sorted(clips)) for clips in epochs_seen}) > 1
+
+
+def test_two_copies_of_a_clip_in_an_epoch_are_drawn_differently(stream, two_folders, processor):
+    kinds = set()
+    for batch in itertools.islice(stream(shards=two_folders[1:], weights=[8.0]), 16):
+        for inputs in batch["decoder_input_ids"].tolist():
+            names = processor.tokenizer.convert_ids_to_tokens(inputs)
+            kinds.add("<|notimestamps|>" in names)
+    assert kinds == {True, False}
+
+
+@pytest.mark.parametrize(
+    ("fields", "expected"),
+    [
+        ({"max_wer": 0.1}, {"large-0", "large-1", "small-0", "small-1"}),
+        ({"corpora": ["small"]}, {"small-0", "small-1"}),
+        ({"licences": ["licence-of-small", "other"]}, {"small-0", "small-1"}),
+        ({"languages": ["en"], "max_wer": 0.05}, {"large-0"}),
+    ],
+)
+def test_a_filter_at_reading_leaves_clips_out_and_shards_as_they_are(
+    stream, two_folders, fields: dict[str, Any], expected: set[str]
+):
+    paths = [p for folder in two_folders for p in shard_paths([folder], "train")]
+    before = [p.read_bytes() for p in paths]
+    found = named(stream(shards=two_folders, filter=ReadFilterConfig(**fields)), 12)
+    assert set(found[0]) == set(found[1]) == expected
+    assert [p.read_bytes() for p in paths] == before
+
+
+def test_the_threshold_is_met_by_a_rate_that_equals_it_and_not_by_a_missing_one():
+    config = ReadFilterConfig(max_wer=0.1)
+    assert passes_filter(make_sample(wer=0.1), config)
+    assert not passes_filter(make_sample(wer=0.1001), config)
+    assert not passes_filter(make_sample(wer=None, cer=None, metric=""), config)
+    assert passes_filter(make_sample(wer=1.0, cer=0.05, metric="cer"), config)
+    assert not passes_filter(make_sample(wer=0.0, cer=0.5, metric="cer"), config)
+
+
+def test_a_larger_share_holds_a_smaller_one():
+    clips = [make_sample(id=f"c-{n}") for n in range(200)]
+    small, large = (
+        {c.id for c in clips if passes_filter(c, ReadFilterConfig(share=share))}
+        for share in (0.25, 0.5)
+    )
+    assert small < large
+    assert 30 < len(small) < 70
+    assert 80 < len(large) < 120
+
+
+def test_a_filter_that_lets_nothing_pass_is_said(stream):
+    with pytest.raises(ValueError, match="data.filter lets none pass"):
+        next(iter(stream(filter=ReadFilterConfig(corpora=["elsewhere"]))))
+
+
+def test_a_changed_byte_is_found_by_its_checksum(tmp_path: Path):
+    write_dataset(tmp_path, make_clips())
+    path = tmp_path / "shards" / "train-00000.tar"
+    assert shard_paths([str(tmp_path)], "train", verify=True)
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+    assert shard_paths([str(tmp_path)], "train")
+    with pytest.raises(ValueError, match="SHA-256 differs"):
+        shard_paths([str(tmp_path)], "train", verify=True)
+
+
+def test_a_missing_shard_is_named(tmp_path: Path):
+    write_dataset(tmp_path, make_clips())
+    (tmp_path / "shards" / "train-00000.tar").unlink()
+    with pytest.raises(FileNotFoundError, match=r"train-00000.tar is missing, its index lists it"):
+        shard_paths([str(tmp_path)], "train")
+
+
+def test_shards_of_another_schema_version_are_refused(tmp_path: Path):
+    write_dataset(tmp_path, make_clips())
+    index = tmp_path / "index.json"
+    index.write_text(index.read_text().replace('"schema_version":1', '"schema_version":99'))
+    with pytest.raises(ValueError, match="schema_version 99"):
+        shard_paths([str(tmp_path)], "train")
+
+
+@pytest.mark.filterwarnings("ignore:This DataLoader will create")
+def test_changes_of_sound_are_drawn_anew_each_epoch_whatever_the_processes(stream):
+    augment = AugmentConfig(time_masks=2, mel_masks=2, speed_probability=0.5)
+    fields: dict[str, Any] = {
+        "augment": augment,
+        "curriculum": [Stage(max_seconds=1.1, full_windows=1.0)],
+    }
+
+    def features(num_workers: int) -> dict[tuple[int, str], torch.Tensor]:
+        found = {}
+        for batch in itertools.islice(batches(stream(**fields), num_workers), 8):
+            for row, (epoch, *_), clip in zip(
+                batch["input_features"], batch["rows"].tolist(), batch["ids"], strict=True
+            ):
+                found[epoch, clip] = row
+        return found
+
+    alone, two = features(0), features(2)
+    both = alone.keys() & two.keys()
+    assert len(both) >= 4
+    assert all(torch.equal(alone[k], two[k]) for k in both)
+    clip = next(iter(both))[1]
+    assert not torch.equal(alone[0, clip], alone[1, clip])
+
+
+GLOO_WORKER = """
+import sys, json, itertools
+import torch.distributed as dist
+from torch.utils.data import DataLoader
+from distill.config import DataConfig
+from distill.data import BatchStream
+from distill.student import load_processor
+
+rank, store, folder, model = int(sys.argv[1]), *sys.argv[2:]
+dist.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=2)
+config = DataConfig(shards=[folder], batch_seconds=30.0, num_workers=2)
+stream = BatchStream(config, load_processor(model), 0, dist.get_rank(), dist.get_world_size())
+loader = DataLoader(stream, batch_size=None, num_workers=2)
+seen = [(clip, n) for n, batch in enumerate(itertools.islice(loader, 4)) for clip in batch["ids"]]
+gathered = [None, None]
+dist.all_gather_object(gathered, seen)
+if rank == 0:
+    print(json.dumps(gathered))
+"""
+
+
+def test_two_ranks_of_two_workers_see_every_clip_once(
+    dataset: Path, teacher_folder: Path, tmp_path: Path
+):
+    arguments = [str(tmp_path / "store"), str(dataset), str(teacher_folder)]
+    ranks = [
+        subprocess.Popen(
+            [sys.executable, "-c", GLOO_WORKER, str(rank), *arguments],
+            stdout=subprocess.PIPE,
+            text=True,
+            env={**os.environ, "PYTHONPATH": str(Path.cwd()), "OMP_NUM_THREADS": "1"},
+        )
+        for rank in (0, 1)
+    ]
+    outputs = [rank.communicate(timeout=300)[0] for rank in ranks]
+    assert [rank.returncode for rank in ranks] == [0, 0]
+    first_epoch: Counter[str] = Counter()
+    for seen in json.loads(outputs[0].splitlines()[-1]):
+        clips = [clip for clip, _ in seen]
+        part = Counter(dict.fromkeys(clips, 1))
+        assert set(part) == set(clips)
+        assert not first_epoch & part
+        first_epoch += part
+    assert sorted(first_epoch) == [f"train-{n:02d}" for n in range(len(TEXTS))]

@@ -1,3 +1,5 @@
+"""Models side by side: rates that other tools confirm, comparisons, and every optional part."""
+
 import dataclasses
 import json
 from collections.abc import Callable
@@ -5,14 +7,19 @@ from pathlib import Path
 from typing import Any
 
 import jiwer
+import numpy as np
 import pytest
-from transformers import WhisperForConditionalGeneration
+import soundfile
 from whisper_normalizer.english import EnglishTextNormalizer
 
-from distill.config import DataConfig, EvaluateConfig, InitConfig, LossConfig, TrainConfig
-from distill.evaluate import EvaluationBatch, evaluate, generate, make_batches, read_clips
+from distill.config import InitConfig
+from distill.evaluate import evaluate
+from distill.evaluate_config import EvaluateConfig, RobustnessConfig
+from distill.evaluate_data import EvaluationClip, long_recordings, read_clips
+from distill.evaluate_scores import compare, score_all
 from distill.student import load_model, num_parameters
-from distill.train import init, train
+from distill.train import init
+from pipeline.schema import SAMPLE_RATE
 from tests.distill.material import make_audio, make_sample, write_dataset
 
 Configure = Callable[..., EvaluateConfig]
@@ -30,12 +37,12 @@ def configure(
 ) -> Configure:
     def make(**fields: Any) -> EvaluateConfig:
         config = EvaluateConfig(
-            shards=[str(dataset)],
-            student=str(student_folder),
-            teacher=str(teacher_folder),
-            output=str(tmp_path / "new" / "results.json"),
+            models=[str(teacher_folder), str(student_folder)],
+            data=[str(dataset)],
+            output=str(tmp_path / "new" / "evaluation"),
             batch_size=4,
             bootstrap_samples=50,
+            max_new_tokens=8,
             device="cpu",
         )
         return dataclasses.replace(config, **fields)
@@ -43,148 +50,188 @@ def configure(
     return make
 
 
-def hypotheses(config: EvaluateConfig, role: str) -> list[dict[str, Any]]:
-    path = Path(config.output).with_name(f"results-{role}.jsonl")
+def heard(config: EvaluateConfig, number: int) -> list[dict[str, Any]]:
+    path = Path(config.output) / f"heard-{number}.jsonl"
     return [json.loads(line) for line in path.read_text().splitlines()]
 
 
-def test_results_have_the_documented_fields(configure: Configure, teacher_folder: Path):
+def test_rates_are_what_jiwer_and_the_normaliser_give(configure: Configure, teacher_folder: Path):
     config = configure()
     results = evaluate(config)
-    written = json.loads(Path(config.output).read_text())
+    written = json.loads((Path(config.output) / "results.json").read_text())
     assert written == dataclasses.asdict(results)
-    assert set(written) == {
-        "split",
-        "num_clips",
-        "audio_seconds",
-        "models",
-        "speed_ratio",
-        "parameter_ratio",
-    }
-    assert set(written["models"]) == {"teacher", "student"}
-    for role in written["models"].values():
-        assert set(role) == {
-            "model",
-            "wer",
-            "wer_low",
-            "wer_high",
-            "parameters",
-            "decode_seconds",
-            "rtfx",
-        }
     assert (results.split, results.num_clips, results.audio_seconds) == ("test", 6, 16.4)
-    teacher, student = results.models["teacher"], results.models["student"]
-    assert teacher.parameters == num_parameters(load_model(str(teacher_folder)))
-    assert results.parameter_ratio == pytest.approx(student.parameters / teacher.parameters, 1e-3)
-    assert results.speed_ratio == pytest.approx(
-        teacher.decode_seconds / student.decode_seconds, abs=1e-3
-    )
-    assert teacher.rtfx == pytest.approx(16.4 / teacher.decode_seconds, rel=0.02)
-
-
-def test_wer_is_what_jiwer_and_the_normaliser_give(configure: Configure):
-    config = configure()
-    results = evaluate(config)
     normalize = EnglishTextNormalizer()
-    for role, found in results.models.items():
-        lines = hypotheses(config, role)
-        assert len(lines) == results.num_clips
+    for number, model in enumerate(results.models):
+        lines = heard(config, number)
         references = [normalize(line["reference"]) for line in lines]
-        expected = jiwer.wer(references, [normalize(line["hypothesis"]) for line in lines])
-        assert found.wer == pytest.approx(expected, abs=1e-12)
-        assert found.wer_low <= found.wer <= found.wer_high
-
-
-def test_batch_size_does_not_change_what_is_heard(configure: Configure):
-    heard = []
-    for batch_size in (1, 3):
-        config = configure(batch_size=batch_size, teacher=None)
-        evaluate(config)
-        heard.append(hypotheses(config, "student"))
-    assert heard[0] == heard[1]
-
-
-def test_a_student_can_be_judged_alone(configure: Configure):
-    results = evaluate(configure(teacher=None, max_clips=2))
-    assert set(results.models) == {"student"}
-    assert (results.speed_ratio, results.parameter_ratio) == (None, None)
-    assert results.num_clips == 2
-
-
-def test_a_model_is_as_good_as_itself(configure: Configure, student_folder: Path):
-    results = evaluate(configure(teacher=str(student_folder)))
-    teacher, student = results.models["teacher"], results.models["student"]
-    assert (teacher.wer, teacher.parameters) == (student.wer, student.parameters)
-
-
-def test_a_student_that_knows_the_clips_by_heart_makes_no_error(
-    configure: Configure, student_folder: Path, tmp_path: Path
-):
-    texts = ("the old house", "seven birds")
-    clips = [
-        (make_sample(t, id=f"c-{n}", split="test"), make_audio(1.0, 5 * n))
-        for n, t in enumerate(texts)
-    ]
-    shards = [str(write_dataset(tmp_path / "two", clips))]
-    data = DataConfig(
-        shards=shards, split="test", timestamp_probability=0.0, batch_seconds=60.0, num_workers=0
-    )
-    student = train(
-        TrainConfig(
-            output=str(tmp_path / "run"),
-            data=data,
-            student=str(student_folder),
-            teacher=None,
-            loss=LossConfig(preset="labels-only"),
-            freeze_encoder=False,
-            max_steps=60,
-            warmup_steps=5,
-            learning_rate=6e-3,
-            device="cpu",
+        texts = [normalize(line["hypothesis"]) for line in lines]
+        expected = jiwer.process_words(references, texts)
+        rates = model.rates
+        assert rates.wer == pytest.approx(expected.wer, abs=1e-12)
+        assert rates.wer_low <= rates.wer <= rates.wer_high
+        assert rates.cer == pytest.approx(jiwer.cer(references, texts))
+        counts = (rates.substitutions, rates.deletions, rates.insertions)
+        assert counts == (expected.substitutions, expected.deletions, expected.insertions)
+        assert rates.orthographic_wer == pytest.approx(
+            jiwer.wer([ln["reference"] for ln in lines], [ln["hypothesis"] for ln in lines])
         )
+    teacher, student = results.models
+    assert teacher.parameters == num_parameters(load_model(str(teacher_folder)))
+    assert teacher.comparison is None
+    assert student.comparison is not None
+    assert student.comparison.wer_difference == pytest.approx(student.rates.wer - teacher.rates.wer)
+    assert student.relative_speed == pytest.approx(
+        teacher.decode_seconds / student.decode_seconds, rel=0.02
     )
-    results = evaluate(configure(shards=shards, student=str(student), teacher=None))
-    assert results.models["student"].wer == 0.0
+    assert set(student.by_language) == {"en"}
 
 
-def test_clips_are_decoded_in_their_own_language(
-    processor, teacher: WhisperForConditionalGeneration, configure: Configure, tmp_path: Path
+def test_the_report_is_one_file_that_loads_nothing(configure: Configure):
+    config = configure()
+    evaluate(config)
+    page = (Path(config.output) / "report.html").read_text()
+    assert page.count("<tr>") >= 6
+    for forbidden in ("http://", "https://", "<script", "src="):
+        assert forbidden not in page
+
+
+def test_every_part_gives_rows_for_every_model(configure: Configure):
+    config = configure(
+        modes=["short", "sequential", "chunked", "speculative"],
+        max_clips=3,
+        latency_batches=[2],
+        robustness=RobustnessConfig(noises=["white", "pub"], snrs=[10.0, 0.0], max_clips=2),
+        non_speech=True,
+        chunk_lengths=[10.0],
+        prompt_lengths=[0, 20],
+        timestamps=True,
+        edges=True,
+    )
+    config = dataclasses.replace(
+        config, longform=dataclasses.replace(config.longform, temperatures=[0.0])
+    )
+    parts = evaluate(config).parts
+    expected = {
+        "latency": 2, "sequential": 2, "chunked": 2, "speculative": 3, "robustness": 8,
+        "non_speech": 8, "chunk_lengths": 2, "prompt_lengths": 4, "timestamps": 2, "edges": 10,
+    }  # fmt: skip
+    assert {name: len(rows) for name, rows in parts.items()} == expected
+    for row in parts["speculative"]:
+        assert row["identical"] == 1.0
+        assert row["shared_encoder"]
+    by_prompt = {
+        (row["model"], row["prompt_tokens"]): row["wer"] for row in parts["prompt_lengths"]
+    }
+    results = json.loads((Path(config.output) / "results.json").read_text())
+    for model in results["models"]:  # no prompt is plain short-form
+        assert by_prompt[model["model"], 0] == pytest.approx(model["rates"]["wer"], abs=1e-5)
+    page = (Path(config.output) / "report.html").read_text()
+    for title in ("In noise", "Edge lengths", "Chunk length", "Sounds without speech"):
+        assert title in page
+
+
+def test_a_manifest_and_the_config_of_a_run_are_data_too(
+    configure: Configure, dataset: Path, tmp_path: Path
 ):
+    soundfile.write(tmp_path / "a.wav", make_audio(2.0), SAMPLE_RATE)
+    lines = [
+        {"audio_filepath": "a.wav", "text": "one", "offset": 0.5, "duration": 1.0, "speaker": "x"},
+        {"audio_filepath": "a.wav", "text": "two", "lang": "de"},
+    ]
+    manifest = tmp_path / "m.jsonl"
+    manifest.write_text("\n".join(map(json.dumps, lines)))
+    clips = read_clips(configure(data=[str(manifest)]))
+    assert [(c.language, c.reference, c.duration_seconds) for c in clips] == [
+        ("de", "two", 2.0),
+        ("en", "one", 1.0),
+    ]
+    assert np.array_equal(clips[1].audio(), clips[0].audio()[8000:24000])
+    run = tmp_path / "run.yaml"
+    run.write_text(f"output: {dataset}\n")
+    assert len(read_clips(configure(data=[str(run)]))) == 6
+
+
+def test_clips_of_a_speaker_are_joined_in_order_up_to_a_length():
+    def clip(number: int, speaker: str, seconds: float) -> EvaluationClip:
+        return EvaluationClip(
+            id=f"c{number}", reference=f"word{number}", language="en", speaker=speaker,
+            recording="r", start_seconds=float(number), duration_seconds=seconds,
+            samples=np.full(round(seconds * SAMPLE_RATE), number, dtype=np.float32),
+        )  # fmt: skip
+
     clips = [
-        (make_sample(id=f"c-{n}", split="test", language=code), make_audio(1.0, n))
+        clip(2, "a", 20),
+        clip(1, "a", 20),
+        clip(3, "a", 20),
+        clip(4, "b", 5),
+        clip(5, "b", 31),
+    ]
+    long = long_recordings(clips, 45.0)
+    assert [c.reference for c in long] == ["word5", "word1 word2", "word3", "word4"]
+    assert long[1].duration_seconds == pytest.approx(40.5)
+    assert len(long[1].audio()) == round(40.5 * SAMPLE_RATE)
+
+
+def test_a_model_does_not_differ_from_itself_and_does_from_a_worse_one():
+    clips = [
+        EvaluationClip(
+            id=str(n), reference="a b c d", language="en", speaker="", recording="",
+            start_seconds=0.0, duration_seconds=1.0,
+        )
+        for n in range(40)
+    ]  # fmt: skip
+    good = score_all(clips, ["a b c d"] * 38 + ["a b c e"] * 2)
+    bad = score_all(clips, ["a b c x"] * 30 + ["a b c d"] * 10)
+    same = compare(good, good, 0, 200)
+    worse = compare(good, bad, 0, 200)
+    assert same is not None
+    assert worse is not None
+    assert (same.wer_difference, same.p_value) == (0.0, 1.0)
+    assert worse.wer_difference == pytest.approx((30 - 2) / 160)
+    assert worse.low <= worse.wer_difference <= worse.high
+    assert worse.p_value < 0.05
+
+
+def test_languages_and_speakers_are_told_apart(configure: Configure, tmp_path: Path):
+    clips = [
+        (make_sample(id=f"c-{n}", split="test", language=code, speaker=f"s{n}"), make_audio(1.0, n))
         for n, code in enumerate(("en", "de", "en"))
     ]
-    config = configure(shards=[str(write_dataset(tmp_path / "two", clips))])
-    batches = list(make_batches(read_clips(config), processor, 8))
-    assert [[s.language for s in b.samples] for b in batches] == [["de"], ["en", "en"]]
-    seen = []
-    teacher.model.decoder.register_forward_pre_hook(
-        lambda _module, _args, kwargs: seen.append(kwargs["input_ids"]), with_kwargs=True
-    )
-    for batch in batches:
-        assert isinstance(batch, EvaluationBatch)
-        seen.clear()
-        generate(teacher, batch)
-        prefix = processor.tokenizer.convert_ids_to_tokens(seen[0][0].tolist())
-        code = batch.samples[0].language
-        start = ["<|startoftranscript|>", f"<|{code}|>", "<|transcribe|>", "<|notimestamps|>"]
-        assert prefix == start
+    (model, _) = evaluate(configure(data=[str(write_dataset(tmp_path / "x", clips))])).models
+    assert set(model.by_language) == {"de", "en"}
+    assert set(model.by_speaker) == {"en s0", "de s1", "en s2"}
 
 
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
         ({"split": "dev"}, r"there are \['test', 'train'\]"),
-        ({"student": "no/such/student"}, "no Whisper model could be loaded from 'no/such/student'"),
+        ({"models": ["no/such"]}, "no Whisper model could be loaded from 'no/such'"),
+        ({"robustness": RobustnessConfig(noises=["rain"])}, "neither white, pub, nor a folder"),
     ],
 )
-def test_what_is_missing_is_said(configure: Configure, fields: dict[str, str], message: str):
+def test_what_is_missing_is_said(configure: Configure, fields: dict[str, Any], message: str):
     with pytest.raises(ValueError, match=message):
-        evaluate(configure(teacher=None, **fields))
+        evaluate(configure(**fields))
 
 
 def test_a_split_without_references_is_refused(configure: Configure, tmp_path: Path):
     clips = [(make_sample(reference="", id="c", split="test"), make_audio(1.0))]
-    shards = [str(write_dataset(tmp_path / "silent", clips))]
+    data = [str(write_dataset(tmp_path / "silent", clips))]
     with pytest.raises(ValueError, match="no clip of split 'test' has a reference"):
-        evaluate(configure(shards=shards))
+        evaluate(configure(data=data))
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"models": []}, "models is empty"),
+        ({"models": ["a", "a"]}, "names a model twice"),
+        ({"modes": ["long"]}, "modes has 'long'"),
+        ({"prompt_lengths": [224]}, "must be 0 to 223"),
+    ],
+)
+def test_settings_that_make_no_sense_are_refused(fields: dict[str, Any], message: str):
+    with pytest.raises(ValueError, match=message):
+        EvaluateConfig(**{"models": ["a"], "data": ["b"], "output": "c"} | fields)

@@ -10,8 +10,11 @@ from distill.losses import (
     IGNORED,
     count_labels,
     cross_entropy,
+    distillation_loss,
+    jensen_shannon_divergence,
     kl_divergence,
     label_positions,
+    reverse_kl_divergence,
     spelling_loss,
 )
 
@@ -57,6 +60,88 @@ def test_kl_of_identical_logits_is_zero_and_never_negative(seed: int, temperatur
     one, other = torch.randn(2, 5, 11, generator=generator) * 4
     assert kl_divergence(one, one, temperature, True).item() == pytest.approx(0, abs=1e-6)
     assert kl_divergence(one, other, temperature, True).item() >= 0
+
+
+def test_reverse_kl_is_from_student_to_teacher_as_computed_by_hand():
+    expected = kl(0.5, 0.9) + 0 + kl(0.25, 0.5)
+    found = reverse_kl_divergence(STUDENT, TEACHER, 1.0, False).item()
+    assert found == pytest.approx(expected, rel=1e-6)
+
+
+def test_jensen_shannon_is_the_mean_divergence_from_the_mixture_as_computed_by_hand():
+    pairs = [(0.9, 0.5), (0.75, 0.75), (0.5, 0.25)]
+    expected = sum((kl(p, (p + q) / 2) + kl(q, (p + q) / 2)) / 2 for p, q in pairs)
+    found = jensen_shannon_divergence(STUDENT, TEACHER, 1.0, False).item()
+    assert found == pytest.approx(expected, rel=1e-6)
+    assert jensen_shannon_divergence(TEACHER, STUDENT, 1.0, False).item() == pytest.approx(found)
+
+
+def test_jensen_shannon_never_exceeds_log_two_for_a_token():
+    opposed = torch.tensor([[200.0, -200.0]])
+    found = jensen_shannon_divergence(opposed, -opposed, 1.0, False).item()
+    assert found == pytest.approx(math.log(2), rel=1e-6)
+
+
+@pytest.mark.parametrize("measure", [reverse_kl_divergence, jensen_shannon_divergence])
+def test_every_divergence_is_zero_for_the_same_and_scales_with_temperature_squared(measure):
+    assert measure(TEACHER, TEACHER, 2.0, True).item() == pytest.approx(0, abs=1e-6)
+    plain, squared = (measure(STUDENT, TEACHER, 3.0, s).item() for s in (False, True))
+    assert squared == pytest.approx(9 * plain, rel=1e-6)
+
+
+def test_label_smoothing_mixes_the_label_with_the_even_distribution():
+    even = -sum(math.log(p) + math.log(1 - p) for p in (0.5, 0.75, 0.25)) / 2
+    expected = 0.9 * cross_entropy(STUDENT, LABELS).item() + 0.1 * even
+    assert cross_entropy(STUDENT, LABELS, 0.1).item() == pytest.approx(expected, rel=1e-6)
+
+
+OPTIONS = [
+    LossConfig(preset="paper"),
+    LossConfig(preset="released-code"),
+    LossConfig(preset="labels-only"),
+    LossConfig(divergence="reverse-kl", label_smoothing=0.1),
+    LossConfig(divergence="jensen-shannon", times_temperature_squared=True),
+]
+
+
+@pytest.mark.parametrize("config", OPTIONS)
+@given(cut=st.integers(0, 12))
+@settings(deadline=None, max_examples=10)
+def test_the_loss_does_not_depend_on_how_a_batch_is_split(config: LossConfig, cut: int):
+    generator = torch.Generator().manual_seed(1)
+    student, teacher = torch.randn(2, 12, 50, generator=generator)
+    labels = torch.randint(50, (12,), generator=generator)
+    labels[::3] = IGNORED
+    whole = distillation_loss(student, teacher, labels, **config.options)
+    parts = [
+        distillation_loss(
+            student[rows],
+            teacher[rows],
+            labels[rows],
+            **config.options,
+            num_tokens=count_labels(labels),
+        )
+        for rows in (slice(None, cut), slice(cut, None))
+    ]
+    for name, value in whole.items():
+        total = sum(part[name].item() for part in parts)
+        assert total == pytest.approx(value.item(), rel=1e-6)
+
+
+def test_the_public_loss_takes_batches_and_leaves_masked_positions_out():
+    student, teacher = torch.randn(2, 3, 5, 20)
+    labels = torch.full((3, 5), IGNORED)
+    labels[0, :2], labels[2, 4] = 7, 3
+    found = distillation_loss(student.requires_grad_(), teacher, labels)
+    kept = labels != IGNORED
+    expected = distillation_loss(student[kept], teacher[kept], labels[kept])
+    torch.testing.assert_close(found, expected)
+    found["loss"].backward()
+    assert student.grad is not None
+    assert torch.equal(student.grad.abs().sum(-1) > 0, kept)
+    by_hand = cross_entropy(student[kept], labels[kept]) / 3
+    by_hand = by_hand + 0.8 * kl_divergence(student[kept], teacher[kept], 2.0, False) / 3
+    torch.testing.assert_close(found["loss"], by_hand)
 
 
 def test_losses_of_bfloat16_logits_are_summed_in_float32():

@@ -18,7 +18,7 @@ def exit_code(*arguments: str) -> int:
 def test_help_lists_the_commands(capsys):
     assert exit_code("--help") == 0
     printed = capsys.readouterr().out
-    for command in ("init", "train", "evaluate"):
+    for command in ("init", "train", "transcribe", "evaluate"):
         assert command in printed
 
 
@@ -47,7 +47,7 @@ def test_help_does_not_wait_for_torch():
         (("trian",), "trian"),
         (("train", "--loss.perset", "paper"), "loss.perset"),
         (("train", "--output", "x", "--student", "y"), "data.shards"),
-        (("evaluate", "--shards", "[a]"), "student"),
+        (("evaluate", "--data", "a"), "models"),
         (("train", "--config", "nowhere.yaml"), "nowhere.yaml"),
         (("init", "--decoder_layers", "two"), "decoder_layers"),
     ],
@@ -99,7 +99,7 @@ def test_a_missing_model_exits_with_1_and_one_readable_line(
     missing, output = tmp_path / "no" / "model", f"--output={tmp_path}/out"
     arguments = {
         "train": [f"--data.shards=[{dataset}]", f"--student={missing}", output],
-        "evaluate": [f"--shards=[{dataset}]", f"--student={missing}", "--teacher=null", output],
+        "evaluate": ["--data", str(dataset), "--models", str(missing), output],
         "init": [f"--teacher={missing}", output],
     }
     assert exit_code(command, *arguments[command]) == 1
@@ -130,9 +130,9 @@ def test_a_clip_that_cannot_be_read_is_said_in_one_line(
 def test_init_and_evaluate_from_the_command_line(
     teacher_folder: Path, dataset: Path, tmp_path: Path
 ):
-    student, results = tmp_path / "student", tmp_path / "results.json"
+    student, output = tmp_path / "student", tmp_path / "evaluation"
     init = ["--decoder_layers=1", f"--teacher={teacher_folder}", f"--output={student}"]
     assert main(["init", *init]) == 0
-    evaluation = [f"--shards=[{dataset}]", f"--teacher={teacher_folder}", "--max_clips=2"]
-    assert main(["evaluate", f"--student={student}", f"--output={results}", *evaluation]) == 0
-    assert results.is_file()
+    models = ["--models", str(teacher_folder), str(student)]
+    assert main(["evaluate", *models, "--data", str(dataset), "--output", str(output)]) == 0
+    assert (output / "results.json").is_file()

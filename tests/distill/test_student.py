@@ -1,13 +1,17 @@
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from transformers import WhisperForConditionalGeneration
+from transformers import WhisperConfig, WhisperForConditionalGeneration
 
 from distill.student import (
+    alignment_heads,
+    chosen_layers,
     encode,
+    is_multilingual,
     keep_generation_settings,
     layer_map,
     load_model,
@@ -97,15 +101,15 @@ def test_the_student_does_not_share_memory_with_its_teacher(
     assert teacher.config.decoder_layers == 4
 
 
-def test_alignment_heads_are_dropped_and_other_settings_are_kept(
+def test_generation_settings_are_kept_with_the_heads_of_the_layers_that_are(
     teacher: WhisperForConditionalGeneration, tmp_path: Path
 ):
     student = make_student(teacher)
     keep_generation_settings(student)
     student.save_pretrained(tmp_path)
     for model in (student, load_model(str(tmp_path))):
-        settings = model.generation_config
-        assert not hasattr(settings, "alignment_heads")
+        settings: Any = model.generation_config
+        assert settings.alignment_heads == [[1, 1]]
         kept, expected = settings.to_dict(), teacher.generation_config.to_dict()
         for name in ("lang_to_id", "task_to_id", "no_timestamps_token_id", "is_multilingual"):
             assert kept[name] == expected[name]
@@ -172,3 +176,111 @@ def test_a_model_of_another_kind_is_refused(tmp_path: Path):
     (tmp_path / "config.json").write_text('{"model_type": "bert"}')
     with pytest.raises(ValueError, match="no Whisper model .*'bert'"):
         load_model(str(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("layers", "expected"),
+    [([0, 3], [0, 3]), ([0, -1], [0, 3]), ([2], [2]), ([-2, -1], [2, 3]), (2, [0, 3])],
+)
+def test_layers_may_be_listed_from_either_end(layers, expected: list[int]):
+    assert chosen_layers(4, layers) == expected
+
+
+@pytest.mark.parametrize(
+    ("layers", "message"),
+    [
+        ([0, 4], r"layers 0 to 3"),
+        ([-5], r"layers 0 to 3"),
+        ([3, 0], "in rising order"),
+        ([1, 1], "in rising order"),
+        ([3, -1], "in rising order"),
+        ([], "at least one"),
+    ],
+)
+def test_layers_the_teacher_lacks_are_refused_not_left_uncopied(
+    teacher: WhisperForConditionalGeneration, layers: list[int], message: str
+):
+    with pytest.raises(ValueError, match=message):
+        make_student(teacher, layers)
+
+
+def test_listed_layers_are_the_ones_copied(teacher: WhisperForConditionalGeneration):
+    student = make_student(teacher, [1, -1], [0])
+    ours, theirs = student.state_dict(), teacher.state_dict()
+    for place, layer in enumerate((1, 3)):
+        copied = ours[f"model.decoder.layers.{place}.fc1.weight"]
+        assert torch.equal(copied, theirs[f"model.decoder.layers.{layer}.fc1.weight"])
+    assert student.config.encoder_layers == 1
+
+
+def test_a_student_may_be_made_of_a_student(teacher: WhisperForConditionalGeneration):
+    once = make_student(teacher, [0, 1, 3])
+    twice = make_student(once, [0, 2])
+    last = teacher.state_dict()["model.decoder.layers.3.fc1.weight"]
+    assert torch.equal(twice.state_dict()["model.decoder.layers.1.fc1.weight"], last)
+    settings: Any = twice.generation_config
+    assert settings.alignment_heads == [[1, 1]]
+
+
+@pytest.mark.parametrize(
+    ("layers", "expected"),
+    [
+        ([0, 2], [[1, 0]]),
+        ([0, 2, 3], [[1, 0], [2, 1]]),
+        ([0, 1], [[1, 0], [1, 1]]),
+        ([1], [[0, 0], [0, 1]]),
+    ],
+)
+def test_alignment_heads_follow_their_layers_or_are_those_of_the_upper_half(
+    layers: list[int], expected: list[list[int]]
+):
+    assert alignment_heads([[2, 0], [3, 1]], layers, 2) == expected
+
+
+@pytest.mark.parametrize("layers", [[0, 3], [0, 1]])
+def test_a_student_gives_word_timestamps(
+    teacher: WhisperForConditionalGeneration, layers: list[int]
+):
+    student = make_student(teacher, layers).eval()
+    keep_generation_settings(student)
+    found = student.generate(
+        torch.randn(1, 80, 3000),
+        language="en",
+        task="transcribe",
+        return_token_timestamps=True,
+        return_dict_in_generate=True,
+        max_new_tokens=8,
+    )
+    assert found["token_timestamps"].shape == found["sequences"].shape  # pyright: ignore
+
+
+@pytest.mark.parametrize(("known", "size", "expected"), [(True, 51864, True), (None, 51864, False)])
+def test_a_model_says_whether_it_knows_languages_or_its_vocabulary_does(
+    teacher: WhisperForConditionalGeneration, known: bool | None, size: int, expected: bool
+):
+    settings: Any = teacher.generation_config
+    settings.is_multilingual = known
+    teacher.config.vocab_size = size
+    assert is_multilingual(teacher) is expected
+
+
+@pytest.mark.parametrize(("vocabulary", "mels"), [(51864, 80), (51865, 80), (51866, 128)])
+def test_students_of_every_generation_of_whisper_keep_vocabulary_and_mel_bands(
+    vocabulary: int, mels: int
+):
+    config = WhisperConfig(
+        vocab_size=vocabulary,
+        num_mel_bins=mels,
+        d_model=8,
+        encoder_layers=1,
+        decoder_layers=3,
+        encoder_attention_heads=1,
+        decoder_attention_heads=1,
+        encoder_ffn_dim=8,
+        decoder_ffn_dim=8,
+    )
+    student = make_student(WhisperForConditionalGeneration(config), [0, 2])
+    assert student.proj_out.weight.shape[0] == vocabulary
+    with torch.no_grad():
+        heard = encode(student.model.encoder, torch.randn(1, mels, 20))
+    assert heard.shape == (1, 10, 8)

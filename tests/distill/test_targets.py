@@ -225,3 +225,20 @@ def test_wrong_tokens_replace_given_text_and_neither_labels_nor_special_tokens(
     text = [a == b for a, b in pairs if a < num_text_tokens]
     assert 0.6 < sum(text) / len(text) < 0.8
     assert with_wrong_tokens(whole, 0.0, num_text_tokens, random.Random(0)) == whole
+
+
+def test_an_english_only_model_is_told_neither_language_nor_task(tokenizer: WhisperTokenizer):
+    found = target(make_sample("the old house"), tokenizer, multilingual=False)
+    inputs, labels = names(tokenizer, found.decoder_input_ids), names(tokenizer, found.labels)
+    assert inputs[:2] == ["<|startoftranscript|>", "<|notimestamps|>"]
+    assert labels == [*inputs[1:], "<|endoftext|>"]
+
+
+def test_silence_for_an_english_only_model_is_nospeech_and_the_end(tokenizer: WhisperTokenizer):
+    found = target(make_sample(""), tokenizer, multilingual=False)
+    assert names(tokenizer, found.labels) == ["<|nospeech|>", "<|endoftext|>"]
+
+
+def test_a_foreign_clip_is_refused_by_an_english_only_model(tokenizer: WhisperTokenizer):
+    with pytest.raises(ValueError, match="the student knows English only"):
+        make_target(make_sample(language="de"), tokenizer, multilingual=False)

@@ -1,19 +1,34 @@
 import dataclasses
 import json
-import logging
+import os
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+import transformers
 import yaml
+from safetensors.torch import load_file
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from distill.__main__ import main
-from distill.config import InitConfig, LossConfig, Stage, TrainConfig
+from distill.checkpoints import commit, differences, last_checkpoint, revoke
+from distill.config import (
+    AugmentConfig,
+    InitConfig,
+    LossConfig,
+    Stage,
+    TrainConfig,
+    ValidationConfig,
+)
 from distill.student import load_model, load_processor
-from distill.train import init, last_checkpoint, train
+from distill.train import init, train
+from distill.trainer import DistillationTrainer
+from tests.distill.material import make_audio
 
 Configure = Callable[..., TrainConfig]
 
@@ -56,8 +71,7 @@ def weights(folder: Path | str) -> dict[str, torch.Tensor]:
 def assert_same_weights(one: Path, other: Path) -> None:
     first, second = weights(one), weights(other)
     assert first.keys() == second.keys()
-    for name, weight in first.items():
-        torch.testing.assert_close(second[name], weight, rtol=1e-6, atol=1e-7)
+    assert all(torch.equal(second[name], weight) for name, weight in first.items())
 
 
 def history(output: Path | str) -> list[dict[str, float]]:
@@ -104,16 +118,66 @@ def test_the_resolved_configuration_stands_beside_the_student(configure: Configu
     assert (tmp_path / "run" / "student" / "model.safetensors").is_file()
 
 
-def test_a_resumed_run_ends_where_an_uninterrupted_one_does(
-    configure: Configure, tmp_path: Path, caplog
+def losses(output: Path | str) -> list[tuple[float, float, float]]:
+    return [(e["step"], e["loss"], e["kl"]) for e in history(output) if "loss" in e]
+
+
+class KilledError(Exception):
+    """A training that was killed at a step."""
+
+
+def kill_at(monkeypatch: pytest.MonkeyPatch, step: int) -> None:
+    def die(trainer: DistillationTrainer, *arguments: Any, **options: Any) -> Any:
+        if trainer.state.global_step == step:
+            raise KilledError
+        return compute(trainer, *arguments, **options)
+
+    compute = DistillationTrainer.compute_loss
+    monkeypatch.setattr(DistillationTrainer, "compute_loss", die)
+
+
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_a_run_resumed_twice_is_the_undisturbed_one_bit_for_bit(
+    configure: Configure, tmp_path: Path, num_workers: int, with_dropout: str
 ):
-    caplog.set_level(logging.INFO)
-    whole = train(configure(output=str(tmp_path / "whole")))
-    train(configure(max_steps=2))
-    resumed = train(configure())
-    assert "going on from" in caplog.text
-    assert [entry["step"] for entry in history(tmp_path / "run") if "loss" in entry] == [1, 2, 3, 4]
+    """With dropout, an average, and a save that is no multiple of the logging."""
+    fields: dict[str, Any] = {
+        "student": with_dropout,
+        "max_steps": 6,
+        "logging_steps": 3,
+        "average_decay": 0.9,
+        "schedule": "linear",
+        "data": dataclasses.replace(
+            configure().data,
+            num_workers=num_workers,
+            augment=AugmentConfig(time_masks=2, speed_probability=0.5),
+        ),
+    }
+    whole = train(configure(output=str(tmp_path / "whole"), **fields))
+    for step in (3, 5):
+        with pytest.MonkeyPatch.context() as patch:
+            kill_at(patch, step)
+            with pytest.raises(KilledError):
+                train(configure(**fields))
+    resumed = train(configure(**fields))
+    assert losses(tmp_path / "run") == losses(tmp_path / "whole")
+    assert [step for step, *_ in losses(tmp_path / "run")] == [2, 3, 4, 6]
     assert_same_weights(whole, resumed)
+    ends = [tmp_path / run / "checkpoints" / "checkpoint-6" for run in ("whole", "run")]
+    assert_same_weights(*ends)
+    for name in ("optimizer.pt", "scheduler.pt"):
+        states = [torch.load(end / name) for end in ends]
+        torch.testing.assert_close(states[0], states[1], rtol=0, atol=0)
+    cards = [json.loads((tmp_path / run / "run.json").read_text()) for run in ("whole", "run")]
+    assert cards[0]["tokens"] == cards[1]["tokens"] > 0
+
+
+@pytest.fixture(scope="module")
+def with_dropout(student_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
+    folder = shutil.copytree(student_folder, tmp_path_factory.mktemp("dropout") / "student")
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"dropout": 0.1}))
+    return str(folder)
 
 
 def test_a_finished_run_is_not_trained_further(configure: Configure, tmp_path: Path):
@@ -129,22 +193,253 @@ def test_a_half_written_checkpoint_is_passed_over(configure: Configure):
     config = configure()
     train(config)
     newest = Path(config.output) / "checkpoints" / "checkpoint-4"
-    (newest / "trainer_state.json").unlink()
-    found, steps_done = last_checkpoint(config)
-    assert (found, steps_done) == (newest.with_name("checkpoint-2"), 2)
+    whole = newest.with_name("checkpoint-2")
+    (newest / "optimizer.pt").write_bytes((newest / "optimizer.pt").read_bytes()[:-1])
+    found = last_checkpoint(config)
+    assert found is not None
+    assert (found.folder, found.step) == (whole, 2)
+    revoke(whole)
+    assert last_checkpoint(config) is None
 
 
-def test_a_run_may_be_told_not_to_resume(configure: Configure):
+@pytest.mark.parametrize("files_before_death", range(1, 12, 2))
+def test_a_kill_while_saving_leaves_the_checkpoint_before(
+    configure: Configure, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, files_before_death: int
+):
+    """The Trainer writes eleven files or so; whichever is the last, its folder does not count."""
+    folder = tmp_path / "run" / "checkpoints"
+    for step in (2, 4):
+        (folder / f"checkpoint-{step}").mkdir(parents=True)
+        for number in range(files_before_death):
+            (folder / f"checkpoint-{step}" / f"file-{number}").write_text("x")
+    commit(folder / "checkpoint-2", 2, 10, configure(), 1)
+    found = last_checkpoint(configure())
+    assert found is not None
+    assert found.step == 2
+    commit(folder / "checkpoint-4", 4, 20, configure(), 1)
+    revoke(folder / "checkpoint-4")  # as before it is written again
+    assert last_checkpoint(configure()) == found
+
+
+def test_checkpoints_of_an_earlier_release_are_refused_not_removed(
+    configure: Configure, tmp_path: Path
+):
+    state = tmp_path / "run" / "checkpoints" / "checkpoint-9" / "trainer_state.json"
+    state.parent.mkdir(parents=True)
+    state.write_text("{}")
+    with pytest.raises(ValueError, match="not a checkpoint of this release"):
+        train(configure())
+    assert state.is_file()
+    revoke(state.parent)  # but one that a kill left half is of this release
+    assert last_checkpoint(configure()) is None
+
+
+def test_old_checkpoints_go_when_a_newer_one_is_whole(configure: Configure, tmp_path: Path):
+    train(configure(max_steps=6, save_steps=2, keep_checkpoints=1))
+    left = [path.name for path in (tmp_path / "run" / "checkpoints").glob("checkpoint-*")]
+    assert left == ["checkpoint-6"]
+
+
+def test_a_run_may_be_told_not_to_resume_and_then_leaves_nothing_of_the_earlier_one(
+    configure: Configure,
+):
+    config = configure(max_steps=4)
+    train(config)
+    anew = dataclasses.replace(config, resume=False, max_steps=2)
+    assert last_checkpoint(anew) is None
+    train(anew)
+    found = last_checkpoint(dataclasses.replace(config))
+    assert found is not None
+    assert found.step == 2
+
+
+def test_a_checkpoint_of_another_configuration_is_refused_with_what_differs(configure: Configure):
     config = configure(max_steps=2)
     train(config)
-    assert last_checkpoint(config)[1] == 2
-    assert last_checkpoint(dataclasses.replace(config, resume=False)) == (None, 0)
+    other = dataclasses.replace(
+        config,
+        learning_rate=5e-4,
+        loss=LossConfig(temperature=3.0),
+        data=dataclasses.replace(config.data, num_workers=1),
+        logging_steps=7,
+    )
+    with pytest.raises(ValueError, match="another configuration") as refusal:
+        train(other)
+    message = str(refusal.value)
+    for part in (
+        "learning_rate (checkpoint: 0.0001, now: 0.0005)",
+        "loss.temperature (checkpoint: 2.0, now: 3.0)",
+        "data.num_workers (checkpoint: 0, now: 1)",
+        "resume: false",
+    ):
+        assert part in message
+    assert "logging_steps" not in message
+
+
+@pytest.mark.parametrize(
+    ("schedule", "refused"), [("linear", True), ("constant_with_warmup", False)]
+)
+def test_more_steps_are_another_training_only_where_the_schedule_depends_on_them(
+    configure: Configure, schedule: Any, refused: bool
+):
+    before = json.loads(json.dumps(dataclasses.asdict(configure(schedule=schedule, max_steps=2))))
+    now = json.loads(json.dumps(dataclasses.asdict(configure(schedule=schedule, max_steps=4))))
+    assert differences(before, now) == ["max_steps (checkpoint: 2, now: 4)"] * refused
+
+
+def test_another_number_of_processes_is_refused(configure: Configure, tmp_path: Path):
+    folder = tmp_path / "run" / "checkpoints" / "checkpoint-2"
+    folder.mkdir(parents=True)
+    commit(folder, 2, 10, configure(), 2)
+    with pytest.raises(ValueError, match=r"processes \(checkpoint: 2, now: 1\)"):
+        last_checkpoint(configure())
+
+
+TERMINATED = """
+import sys
+from distill.__main__ import main
+sys.exit(main(["train", f"--config={sys.argv[1]}"]))
+"""
+
+
+def test_sigterm_saves_the_step_and_the_same_command_goes_on(configure: Configure, tmp_path: Path):
+    config = configure(max_steps=5000, save_steps=5000)
+    path = tmp_path / "train.yaml"
+    path.write_text(yaml.safe_dump(dataclasses.asdict(config)))
+    process = subprocess.Popen(
+        [sys.executable, "-c", TERMINATED, str(path)],
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(Path.cwd()), "OMP_NUM_THREADS": "1"},
+    )
+    lines = []
+    assert process.stderr is not None
+    for line in process.stderr:
+        lines.append(line)
+        if "step 2 of 5000" in line:
+            process.terminate()
+    assert process.wait(timeout=120) == 143, "".join(lines)
+    assert "it is saved" in lines[-1]
+    assert not [line for line in lines if "Traceback" in line]
+    found = last_checkpoint(config)
+    assert found is not None
+    assert 2 <= found.step < 100
+    assert not (tmp_path / "run" / "student").exists()
+    assert json.loads((tmp_path / "run" / "run.json").read_text())["ended"] == "stopped"
+    train(dataclasses.replace(config, max_steps=found.step + 1))
+    assert [s for s, *_ in losses(config.output)] == [*range(1, found.step + 2)]
+
+
+@pytest.fixture
+def validated(configure: Configure, dataset: Path) -> Configure:
+    def make(**fields: Any) -> TrainConfig:
+        shards = [str(dataset)]
+        validation = ValidationConfig(
+            shards=shards, split="test", every_steps=1, max_clips=3, **fields
+        )
+        return configure(validation=validation, max_steps=3)
+
+    return make
+
+
+def rates(values: list[float]) -> Callable[..., dict[str, float]]:
+    remaining = iter(values)
+    return lambda _counts: {"wer": next(remaining)}
+
+
+def test_the_student_with_the_best_validation_is_the_one_that_is_written(
+    validated: Configure, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """A rate of 9.9 % is better than one of 10.1 %, also as text."""
+    monkeypatch.setattr("distill.trainer.error_rates", rates([0.2, 0.099, 0.101]))
+    config = dataclasses.replace(validated(), save_steps=1, keep_checkpoints=3)
+    student = train(config)
+    assert_same_weights(student, tmp_path / "run" / "checkpoints" / "checkpoint-2")
+    card = json.loads((tmp_path / "run" / "run.json").read_text())
+    assert (card["best_step"], card["best_wer"], card["ended"]) == (2, 0.099, "finished")
+    assert [line["eval_wer"] for line in card["validations"]] == [0.2, 0.099, 0.101]
+    written = (tmp_path / "run" / "run.md").read_text()
+    assert "9.90% WER at step 2" in written
+
+
+def test_a_training_without_progress_stops_and_is_then_done(
+    validated: Configure, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("distill.trainer.error_rates", rates([0.2, 0.3, 0.25]))
+    config = dataclasses.replace(validated(patience=2), max_steps=50)
+    train(config)
+    card = json.loads((tmp_path / "run" / "run.json").read_text())
+    assert (card["ended"], card["steps"]) == ("patience", 3)
+    train(config)  # no rate is left to give: a further step would fail
+    assert json.loads((tmp_path / "run" / "run.json").read_text()) == card
+
+
+def test_validation_decodes_and_is_shown_in_tensorboard(validated: Configure, tmp_path: Path):
+    config = validated()
+    train(dataclasses.replace(config, max_steps=2))
+    events = EventAccumulator(
+        str(next((tmp_path / "run").rglob("events.out.*")).parent), size_guidance={"tensors": 0}
+    )
+    events.Reload()
+    scalars = set(events.Tags()["scalars"])
+    assert {"eval/wer", "eval/wer_tones", "train/loss", "train/kl", "train/ce"} <= scalars
+    assert {"train/grad_norm", "train/learning_rate"} <= scalars
+    assert any(tag.startswith("validation/test-") for tag in events.Tags()["tensors"])
+    assert any(tag.startswith("validation/test-") for tag in events.Tags()["audio"])
+
+
+def test_the_average_becomes_the_student(configure: Configure, tmp_path: Path):
+    student = train(configure(average_decay=0.9, max_steps=2))
+    last = tmp_path / "run" / "checkpoints" / "checkpoint-2"
+    average = load_file(last / "average.safetensors")
+    found, raw = weights(student), weights(last)
+    for name in found.keys() - {"proj_out.weight"}:  # the embeddings under another name
+        assert torch.equal(found[name], average.get(name, raw[name])), name
+    name = "model.decoder.layers.0.fc1.weight"
+    assert not torch.equal(average[name], raw[name])
+
+
+def test_layers_are_listed_on_the_command_line(teacher_folder: Path, tmp_path: Path):
+    arguments = ["init", f"--teacher={teacher_folder}", f"--output={tmp_path}"]
+    assert main([*arguments, "--layers", "1", "-1"]) == 0
+    for place, layer in enumerate((1, 3)):
+        copied = weights(tmp_path)[f"model.decoder.layers.{place}.fc1.weight"]
+        expected = weights(teacher_folder)[f"model.decoder.layers.{layer}.fc1.weight"]
+        assert torch.equal(copied, expected)
+    assert main([*arguments, "--layers", "0", "4"]) == 1
+
+
+def test_a_checkpoint_loads_in_plain_transformers_and_ctranslate2(
+    configure: Configure, tmp_path: Path
+):
+    train(configure(max_steps=2))
+    for folder in (tmp_path / "run" / "student", tmp_path / "run" / "checkpoints" / "checkpoint-2"):
+        recognise: Any = transformers.pipeline("automatic-speech-recognition", model=str(folder))
+        audio = make_audio(1.0)
+        sound = {"raw": audio, "sampling_rate": 16000}
+        found = recognise(sound, generate_kwargs={"language": "en", "max_new_tokens": 5})
+        assert isinstance(found["text"], str)
+        ctranslate2 = pytest.importorskip("ctranslate2")
+        from ctranslate2.converters import TransformersConverter
+
+        converted = tmp_path / f"{folder.name}-ct2"
+        TransformersConverter(str(folder)).convert(str(converted))
+        model = ctranslate2.models.Whisper(str(converted), device="cpu")
+        features = load_processor(str(folder)).feature_extractor(
+            audio, sampling_rate=16000, return_tensors="np"
+        )
+        names = ["<|startoftranscript|>", "<|en|>", "<|transcribe|>", "<|notimestamps|>"]
+        prompt = load_processor(str(folder)).tokenizer.convert_tokens_to_ids(names)
+        view = ctranslate2.StorageView.from_array(features.input_features)
+        assert model.generate(view, [prompt], max_length=8)[0].sequences_ids
 
 
 def test_accumulated_batches_also_end_at_max_steps(configure: Configure):
     config = configure(max_steps=2, gradient_accumulation_steps=3)
     train(config)
-    assert last_checkpoint(config)[1] == 2
+    found = last_checkpoint(config)
+    assert found is not None
+    assert found.step == 2
 
 
 @pytest.mark.parametrize(

@@ -9,11 +9,19 @@ from safetensors.torch import load_file
 from torch.nn import functional
 from transformers import TrainerCallback, WhisperForConditionalGeneration
 
+from distill.averaging import WeightAverage
+from distill.checkpoints import newest_checkpoint
 from distill.config import LossConfig, Stage, TrainConfig
 from distill.data import Batch, BatchStream
 from distill.losses import IGNORED
 from distill.student import make_student
-from distill.trainer import Distillation, DistillationTrainer, training_arguments
+from distill.trainer import (
+    Distillation,
+    DistillationTrainer,
+    NonFiniteLossError,
+    training_arguments,
+)
+from tests.distill.material import make_training_batch
 
 Whisper = WhisperForConditionalGeneration
 
@@ -32,18 +40,6 @@ def distillation(
     **loss: Any,
 ) -> Distillation:
     return Distillation(student, teacher, LossConfig(**loss), freeze_encoder, freeze_positions)
-
-
-def make_batch(frames: int = 100, seed: int = 0) -> dict[str, Any]:
-    """Three rows of different length, the second one with a prompt of three tokens."""
-    generator = torch.Generator().manual_seed(seed)
-    inputs = torch.randint(600, (3, 9), generator=generator)
-    labels = torch.randint(600, (3, 9), generator=generator)
-    labels[0, 4:] = IGNORED
-    labels[1, :3] = IGNORED
-    labels[2, 1:] = IGNORED
-    features = torch.randn(3, 80, frames, generator=generator)
-    return {"input_features": features, "decoder_input_ids": inputs, "labels": labels}
 
 
 def rows(batch: dict[str, Any], chosen: slice) -> dict[str, Any]:
@@ -74,7 +70,7 @@ def loss_by_hand(
 def test_the_loss_is_what_the_library_and_the_formula_give(
     student, teacher, preset: Any, ce_weight: float, kl_weight: float
 ):
-    batch = make_batch(3000)
+    batch = make_training_batch(3000)
     found = distillation(student, teacher, preset=preset).eval()(**batch)["loss"].item()
     expected = loss_by_hand(student, teacher, batch, ce_weight, kl_weight)
     assert found == pytest.approx(expected, rel=1e-5)
@@ -83,7 +79,7 @@ def test_the_loss_is_what_the_library_and_the_formula_give(
 @torch.no_grad()
 def test_a_teacher_with_another_encoder_hears_with_its_own(student, teacher):
     student.model.encoder.conv1.weight.mul_(0.5)
-    step, batch = distillation(student, teacher).eval(), make_batch(3000)
+    step, batch = distillation(student, teacher).eval(), make_training_batch(3000)
     assert not step.share_encoder
     expected = loss_by_hand(student, teacher, batch, 1.0, 0.8)
     assert step(**batch)["loss"].item() == pytest.approx(expected, rel=1e-5)
@@ -94,18 +90,18 @@ def test_the_same_frozen_encoder_runs_once(student, teacher):
     for model in (student, teacher):
         model.model.encoder.layers[0].register_forward_hook(lambda *_: runs.append(1))
     assert step.share_encoder
-    step(**make_batch())
+    step(**make_training_batch())
     assert len(runs) == 1
     trained = distillation(student, teacher, freeze_encoder=False)
     assert not trained.share_encoder
-    trained(**make_batch())
+    trained(**make_training_batch())
     assert len(runs) == 3
 
 
 @torch.no_grad()
 def test_a_copy_of_the_teacher_has_no_divergence(teacher):
     twin = make_student(teacher, decoder_layers=4)
-    found = distillation(twin, teacher).eval()(**make_batch())
+    found = distillation(twin, teacher).eval()(**make_training_batch())
     assert found["kl"].item() == pytest.approx(0, abs=1e-6)
 
 
@@ -113,7 +109,7 @@ def test_a_copy_of_the_teacher_has_no_divergence(teacher):
 def test_loss_and_gradient_do_not_depend_on_the_split_into_micro_batches(
     student, teacher, preset: Any
 ):
-    step, batch = distillation(student, teacher, preset=preset), make_batch()
+    step, batch = distillation(student, teacher, preset=preset), make_training_batch()
     tokens = (batch["labels"] != IGNORED).sum()
     whole = step(**batch)["loss"]
     whole.backward()
@@ -133,7 +129,7 @@ def test_loss_and_gradient_do_not_depend_on_the_split_into_micro_batches(
 
 
 def test_padded_and_prompt_positions_get_no_gradient(student, teacher):
-    step, batch, seen = distillation(student, teacher), make_batch(), []
+    step, batch, seen = distillation(student, teacher), make_training_batch(), []
 
     def keep(_module, _inputs, output):
         output.last_hidden_state.retain_grad()
@@ -147,7 +143,7 @@ def test_padded_and_prompt_positions_get_no_gradient(student, teacher):
 
 @torch.no_grad()
 def test_what_stands_in_the_padding_does_not_matter(student, teacher):
-    step, batch = distillation(student, teacher).eval(), make_batch()
+    step, batch = distillation(student, teacher).eval(), make_training_batch()
     before = step(**batch)["loss"]
     batch["decoder_input_ids"][0, 4:] = 1
     batch["decoder_input_ids"][2, 1:] = 2
@@ -157,7 +153,7 @@ def test_what_stands_in_the_padding_does_not_matter(student, teacher):
 
 
 def test_the_teacher_is_given_the_decoder_inputs_of_the_student(student, teacher):
-    step, batch, seen = distillation(student, teacher), make_batch(), []
+    step, batch, seen = distillation(student, teacher), make_training_batch(), []
     for model in (student, teacher):
         model.model.decoder.register_forward_pre_hook(
             lambda _module, _args, kwargs: seen.append(kwargs["input_ids"]), with_kwargs=True
@@ -170,7 +166,7 @@ def test_the_teacher_is_given_the_decoder_inputs_of_the_student(student, teacher
 def test_a_loss_without_kl_does_not_run_the_teacher(student, teacher):
     runs = []
     teacher.model.decoder.register_forward_hook(lambda *_: runs.append(1))
-    found = distillation(student, teacher, preset="labels-only")(**make_batch())
+    found = distillation(student, teacher, preset="labels-only")(**make_training_batch())
     assert found.keys() == {"loss", "ce"}
     assert not runs
 
@@ -181,7 +177,7 @@ def test_the_teacher_is_neither_trained_nor_saved(student, teacher):
     assert not any(p.requires_grad for p in teacher.parameters())
     step.train()
     assert not teacher.training
-    step(**make_batch())["loss"].backward()
+    step(**make_training_batch())["loss"].backward()
     assert all(p.grad is None for p in teacher.parameters())
 
 
@@ -195,7 +191,7 @@ def test_a_frozen_encoder_stays_in_evaluation_mode_and_gets_no_gradient(student,
     step.train()
     assert student.model.decoder.training
     assert not any(module.training for module in student.model.encoder.modules())
-    step(**make_batch())["loss"].backward()
+    step(**make_training_batch())["loss"].backward()
     assert all(p.grad is None for p in student.model.encoder.parameters())
     assert student.model.decoder.embed_positions.weight.grad is None
     assert student.model.decoder.layers[0].fc1.weight.grad is not None
@@ -207,7 +203,7 @@ def test_an_encoder_that_is_not_frozen_learns_all_but_its_positions(student):
     )
     step.train()
     assert student.model.encoder.training
-    step(**make_batch())["loss"].backward()
+    step(**make_training_batch())["loss"].backward()
     without = {n for n, p in student.named_parameters() if p.grad is None}
     assert without == {"model.encoder.embed_positions.weight"}
 
@@ -221,7 +217,7 @@ def test_a_student_that_cannot_be_compared_is_refused(student, teacher, name: st
 
 @torch.no_grad()
 def test_training_in_bfloat16_leaves_evaluation_untouched(student, teacher):
-    step, batch = distillation(student, teacher), make_batch()
+    step, batch = distillation(student, teacher), make_training_batch()
     before = step.eval()(**batch)["loss"]
     with torch.autocast("cpu", torch.bfloat16):
         rounded = step.train()(**batch)["loss"]
@@ -276,7 +272,7 @@ def trainer_of(
     stream = kind(config.data, processor, config.seed)
     if isinstance(stream, Given):
         stream.batches = batches
-    trainer = DistillationTrainer(step, training_arguments(config), stream, processor)
+    trainer = DistillationTrainer(step, training_arguments(config), stream, processor, config)
     recorder = Recorder(step)
     trainer.add_callback(recorder)
     return trainer, recorder
@@ -285,7 +281,7 @@ def trainer_of(
 def test_the_trainer_weighs_every_token_the_same_over_accumulated_batches(
     teacher, train_config, processor
 ):
-    batch = make_batch()
+    batch = make_training_batch()
     found = []
     for parts in ((slice(0, 3),), (slice(0, 1), slice(1, 3)), (slice(0, 2), slice(2, 3))):
         step = distillation(make_student(teacher), teacher)
@@ -338,10 +334,124 @@ def test_the_spelling_term_adds_to_the_loss_and_teaches_the_encoder(student):
     loss = LossConfig(preset="labels-only", ctc_weight=0.5)
     step = Distillation(student, None, loss, False, False, letters=[5, 6, 7]).train()
     spelling = torch.tensor([[1, 2, 1], [2, 0, 0], [0, 0, 0]])
-    found = step(**make_batch(), spelling=spelling)
+    found = step(**make_training_batch(), spelling=spelling)
     assert found["loss"].item() == pytest.approx((found["ce"] + 0.5 * found["ctc"]).item(), 1e-6)
     assert found["ctc"] > 0
     (found["loss"] - found["ce"]).backward()
     convolution = student.model.encoder.conv1.weight.grad
     assert convolution is not None
     assert convolution.abs().sum() > 0
+
+
+def test_a_loss_that_is_not_finite_stops_with_the_names_of_the_clips(
+    student, teacher, train_config, processor
+):
+    good, bad = make_training_batch(), make_training_batch(seed=1)
+    bad["input_features"][0, 0, 0] = float("nan")
+    good["ids"], bad["ids"] = ["fine"], ["clip-7", "clip-8"]
+    config = train_config(max_steps=3, save_steps=1)
+    trainer, _ = trainer_of(distillation(student, teacher), config, processor, good, bad)
+    with pytest.raises(
+        NonFiniteLossError, match="loss of step 2 is nan on the clips clip-7, clip-8"
+    ):
+        trainer.train()
+    newest = newest_checkpoint(Path(config.output))
+    assert newest is not None
+    assert newest.step == 1
+    saved = Whisper.from_pretrained(newest.folder)
+    assert all(weight.isfinite().all() for weight in saved.state_dict().values())
+
+
+def test_a_gradient_that_is_not_finite_stops_before_it_spoils_the_weights(
+    student, teacher, train_config, processor
+):
+    batch = {**make_training_batch(), "ids": ["clip-3"]}
+    config = train_config(max_steps=2)
+    trainer, _ = trainer_of(distillation(student, teacher), config, processor, batch)
+    student.model.decoder.layers[0].fc1.weight.register_hook(lambda g: g * float("inf"))
+    with pytest.raises(
+        NonFiniteLossError, match="gradient of step 1 is not finite on the clips clip-3"
+    ):
+        trainer.train()
+    assert all(weight.isfinite().all() for weight in student.state_dict().values())
+
+
+def test_the_log_has_the_parts_of_the_loss(student, teacher, train_config, processor):
+    config = train_config(max_steps=4, logging_steps=2, gradient_accumulation_steps=2)
+    trainer, _ = trainer_of(
+        distillation(student, teacher),
+        config,
+        processor,
+        make_training_batch(),
+        make_training_batch(seed=1),
+    )
+    trainer.train()
+    lines = [line for line in trainer.state.log_history if "loss" in line]
+    assert len(lines) == 2
+    for line in lines:
+        assert line["loss"] == pytest.approx(line["ce"] + 0.8 * line["kl"], rel=1e-5)
+        assert {"grad_norm", "learning_rate"} <= line.keys()
+    assert trainer.tokens == 4 * 2 * 11
+
+
+@pytest.mark.parametrize("freeze_encoder", [True, False])
+def test_gradient_checkpointing_changes_no_gradient(student, teacher, freeze_encoder: bool):
+    batch, found = make_training_batch(), []
+    for _ in range(2):
+        step = distillation(student, teacher, freeze_encoder=freeze_encoder).train()
+        student.zero_grad()
+        loss = step(**batch)["loss"]
+        loss.backward()
+        found.append([loss.detach(), *(p.grad for p in student.parameters() if p.grad is not None)])
+        student.gradient_checkpointing_enable({"use_reentrant": False})
+    assert len(found[0]) > 10
+    torch.testing.assert_close(found[0], found[1], rtol=1e-5, atol=1e-7)
+
+
+def test_weights_are_frozen_by_name_and_an_unknown_name_is_refused(student, teacher):
+    step = Distillation(
+        student, teacher, LossConfig(), True, True, frozen=["*.layers.0.*", "*embed_tokens*"]
+    )
+    step(**make_training_batch())["loss"].backward()
+    trained = {n for n, p in student.named_parameters() if p.grad is not None}
+    assert trained
+    assert not [n for n in trained if ".layers.0." in n or "embed_tokens" in n]
+    with pytest.raises(ValueError, match=r"'\*.layers.9.\*', which matches no weight"):
+        Distillation(student, teacher, LossConfig(), True, True, frozen=["*.layers.9.*"])
+    with pytest.raises(ValueError, match="nothing to train"):
+        Distillation(student, teacher, LossConfig(), True, True, frozen=["*"])
+
+
+@pytest.mark.slow
+def test_compiled_decoders_give_the_same_loss(student, teacher):
+    batch = make_training_batch()
+    plain = distillation(student, teacher).eval()(**batch)["loss"]
+    compiled = Distillation(student, teacher, LossConfig(), True, True, compiled=True).eval()
+    torch.testing.assert_close(compiled(**batch)["loss"], plain, rtol=1e-5, atol=0)
+
+
+def test_the_average_follows_the_weights_and_leaves_them_as_they_are():
+    model = torch.nn.Linear(2, 1, bias=False)
+    torch.nn.init.zeros_(model.weight)
+    average = WeightAverage(model, 0.5)
+    with torch.no_grad():
+        for value in (1.0, 2.0):
+            model.weight.fill_(value)
+            average.update()
+    # decays of 0.1 and 2 / 11: 0.9, then 0.9 * 2 / 11 + 2 * 9 / 11
+    expected = 0.9 * 2 / 11 + 2 * 9 / 11
+    with average.applied():
+        assert model.weight[0, 0].item() == pytest.approx(expected)
+    assert model.weight[0, 0].item() == 2.0
+
+
+def test_an_average_survives_saving_and_spares_what_is_frozen(student, tmp_path: Path):
+    student.model.encoder.requires_grad_(False)
+    average = WeightAverage(student, 0.9)
+    assert not [name for name in average.weights if "encoder.layers" in name]
+    average.update()
+    average.save(tmp_path)
+    again = WeightAverage(student, 0.9)
+    again.load(tmp_path)
+    assert again.updates == 1
+    torch.testing.assert_close(again.weights, average.weights)

@@ -7,7 +7,7 @@ import numpy as np
 import soundfile
 
 from pipeline.schema import Segment
-from pipeline.teacher import Label
+from pipeline.teacher import Label, Prepared
 
 HERTZ = {
     "red": 400,
@@ -41,7 +41,12 @@ class HearsTones:
     def __init__(self) -> None:
         self.batches: list[list[float]] = []
 
-    def label(self, clips: list[np.ndarray], language: str) -> list[Label]:
+    def prepare(self, clips: list[np.ndarray]) -> Prepared:
+        return Prepared(clips=clips, features=[])
+
+    def label(self, clips: list[np.ndarray] | Prepared, language: str) -> list[Label]:
+        if isinstance(clips, Prepared):
+            clips = clips.clips
         self.batches.append([clip.size / 16_000 for clip in clips])
         return [self._label(clip, language) for clip in clips]
 
@@ -66,6 +71,7 @@ class HearsTones:
         return Label(
             text=text,
             tokens=tuple(range(len(text.split()))),
+            token_ends=(),
             segments=tuple(segments),
             language=language,
             language_probability=1.0,

@@ -14,7 +14,7 @@ from pipeline.layout import Layout
 from pipeline.ledger import read_failures, read_ledger
 from pipeline.plan import Block, Keys, make_plan
 from pipeline.shards import read_shard
-from pipeline.teacher import Label, Teacher, load_teacher, resolve_revision
+from pipeline.teacher import Label, Prepared, Teacher, load_teacher, resolve_revision
 from tests.pipeline.conftest import SENTENCE, write_tone
 
 
@@ -32,8 +32,12 @@ class FailsOnLoud:
     def __init__(self, real: Teacher) -> None:
         self.real = real
 
-    def label(self, clips: list[np.ndarray], language: str) -> list[Label]:
-        if any(np.abs(clip).max() > 0.5 for clip in clips):
+    def prepare(self, clips: list[np.ndarray]) -> Prepared:
+        return self.real.prepare(clips)
+
+    def label(self, clips: list[np.ndarray] | Prepared, language: str) -> list[Label]:
+        heard = clips.clips if isinstance(clips, Prepared) else clips
+        if any(np.abs(clip).max() > 0.5 for clip in heard):
             raise RuntimeError("too loud")
         return self.real.label(clips, language)
 

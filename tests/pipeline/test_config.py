@@ -88,6 +88,10 @@ def test_value_out_of_range_is_refused_when_loaded(tmp_path: Path):
         ({"name": "my corpus"}, "letters, digits"),
         ({"split": "train.clean"}, "letters, digits"),
         ({"kind": "manifest"}, "give its file as `path`"),
+        ({"kind": "hub"}, "give the dataset's id as `path`"),
+        ({"kind": "kaldi"}, "give where it is as `path`"),
+        ({"channel": -1}, "channels count from 0"),
+        ({"subset": "clean"}, "kind embedded has none"),
         ({"licence": ""}, "has no licence"),
         ({"language": "klingonese"}, "not known"),
     ],
@@ -114,6 +118,10 @@ def test_two_splits_of_a_corpus_are_fine():
         (
             lambda: PipelineConfig(output="x", corpora=[mine()], max_failed_fraction=5),
             "fraction from 0 to 1",
+        ),
+        (
+            lambda: PipelineConfig(output="x", corpora=[mine()], licences=[]),
+            "allows nothing",
         ),
         (lambda: BlocksConfig(minutes=0), "above 0"),
         (lambda: ClipConfig(max_seconds=31), "max <= 30"),

@@ -20,14 +20,13 @@ RESULTS = {
     "split": "test",
     "num_clips": 2,
     "audio_seconds": 120.0,
-    "models": {
-        "teacher": {"model": "embedded", "wer": 0.05, "wer_low": 0.04, "wer_high": 0.06,
-                    "parameters": 4_000_000, "decode_seconds": 4.0, "rtfx": 30.0},
-        "student": {"model": "student", "wer": 0.07, "wer_low": 0.06, "wer_high": 0.08,
-                    "parameters": 3_000_000, "decode_seconds": 2.0, "rtfx": 60.0},
-    },
-    "speed_ratio": 2.0,
-    "parameter_ratio": 0.75,
+    "models": [
+        {"model": "embedded", "rates": {"wer": 0.05, "wer_low": 0.04, "wer_high": 0.06},
+         "comparison": None, "parameters": 4_000_000, "rtfx": 30.0, "relative_speed": 1.0},
+        {"model": "student", "rates": {"wer": 0.07, "wer_low": 0.06, "wer_high": 0.08},
+         "comparison": {"wer_difference": 0.02}, "parameters": 3_000_000, "rtfx": 60.0,
+         "relative_speed": 2.0},
+    ],
 }  # fmt: skip
 
 
@@ -110,7 +109,8 @@ def test_hours_lost_have_the_names_of_the_index(output: Path, corpus: Path):
 
 
 def test_the_table_shows_both_models_once_they_are_evaluated(output: Path, corpus: Path):
-    (output / "results.json").write_text(json.dumps(RESULTS))
+    (output / "evaluation").mkdir()
+    (output / "evaluation" / "results.json").write_text(json.dumps(RESULTS))
     text = text_of(make_table(summarise(output, corpus)))
     assert "5.0%" in text
     assert "7.0%" in text

@@ -1,8 +1,10 @@
+import re
 from pathlib import Path
 
 import pytest
 
 from pipeline.explain import explain
+from pipeline.filters import REASONS
 from pipeline.run import run
 
 
@@ -49,3 +51,37 @@ def test_failure_is_explained(finished: Path):
 def test_unknown_id_is_refused(finished: Path):
     with pytest.raises(ValueError, match="no clip or utterance with the id 'nobody'"):
         explain(finished, "nobody")
+    with pytest.raises(ValueError, match="'tonne0'; the nearest are 'tone0'"):
+        explain(finished, "tonne0")
+
+
+def test_every_rule_is_named_with_its_verdict(finished: Path):
+    first, _ = explain(finished, "wrong")
+    (failed,) = re.findall(r"fails +(.*)", first)
+    (passed,) = re.findall(r"passes +(.*)", first)
+    assert failed == "wer"
+    assert {*passed.split(", "), failed} == set(REASONS)
+
+
+def test_what_would_be_can_be_asked(finished: Path):
+    first, _ = explain(finished, "wrong", max_wer=0.7)
+    assert first.startswith("wrong: kept, if max_wer 0.7\n")
+    assert "shard      in none; its block is" in first  # where it is now
+    (text,) = explain(finished, "tone0", min_seconds=2.0)
+    assert text.startswith("tone0: rejected, reason: too_short, if min_seconds 2.0")
+    with pytest.raises(ValueError, match=r"filter\.max_wer is -1"):
+        explain(finished, "tone0", max_wer=-1)
+
+
+def test_a_kept_clip_is_found_in_its_shard(finished: Path):
+    (text,) = explain(finished, "tone0")
+    assert re.search(
+        r"shard +shards/mine-train-00000\.tar, members tone0\.flac and tone0\.json", text
+    )
+
+
+def test_a_half_written_part_is_refused(finished: Path):
+    part = next(finished.glob("ledger/*/mine-train-00000.parquet"))
+    part.write_bytes(part.read_bytes()[:100])
+    with pytest.raises(ValueError, match="damaged or half-written"):
+        explain(finished, "tone0")

@@ -124,7 +124,7 @@ def test_unknown_key_in_the_file_exits_with_2_and_is_named(config_file, capsys):
 def test_missing_manifest_exits_with_2_and_is_named(config_file, tmp_path, capsys):
     (tmp_path / "train.jsonl").unlink()
     assert exit_code("run", "--config", config_file) == 2
-    assert "there is no manifest" in capsys.readouterr().err
+    assert "there is no file" in capsys.readouterr().err
 
 
 def test_missing_config_file_exits_with_2(capsys):

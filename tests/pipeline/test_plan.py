@@ -4,6 +4,8 @@ from pathlib import Path
 
 import pytest
 
+from pipeline import corpora
+from pipeline.clips import RULE_STAGE
 from pipeline.config import BlocksConfig, ClipConfig, DecodingConfig, TeacherConfig
 from pipeline.corpora import Utterance
 from pipeline.filters import FilterConfig
@@ -148,3 +150,45 @@ def test_speed_settings_change_no_key_and_new_weights_do(corpus, configure):
     faster = dataclasses.replace(config.teacher, batch_size=64, device="cuda", num_threads=8)
     assert make_keys(dataclasses.replace(config, teacher=faster), "r") == make_keys(config, "r")
     assert make_keys(config, "other").label_key != make_keys(config, "r").label_key
+
+
+def test_licences_that_are_not_allowed_are_rejected_before_they_are_labelled(corpus, configure):
+    many = lines(5, 5, 5)
+    many[1]["licence"] = "cc-by-nc-4.0"
+    config = configure(corpus(*many), licences=["CC0-1.0", "cc-by-4.0"])
+    plan = make_plan(config, "r")
+    assert plan.corpora[0].licence == "cc-by-nc-4.0, cc0-1.0"
+    found = [entry for block in plan.blocks for entry in entries(block, config)]
+    assert [type(entry).__name__ for entry in found] == ["Utterance", "Failure", "Utterance"]
+    assert isinstance(found[1], Failure)
+    assert (found[1].stage, found[1].error) == (RULE_STAGE, "licence")
+    assert "cc-by-nc-4.0; `licences` allows CC0-1.0, cc-by-4.0" in found[1].message
+
+
+def test_another_allow_list_changes_only_the_blocks_that_it_concerns(corpus, configure):
+    many = lines(50, 50, 50)
+    many[1]["licence"] = "cc-by-nc-4.0"
+    minute = BlocksConfig(minutes=1)
+    before = make_plan(configure(corpus(*many), blocks=minute), "r").blocks
+    after = make_plan(configure(corpus(*many), blocks=minute, licences=["cc0-1.0"]), "r").blocks
+    same = [a.fingerprint == b.fingerprint for a, b in zip(before, after, strict=True)]
+    assert same == [True, False, True]
+
+
+def test_blocks_are_found_again_by_their_position(corpus, configure):
+    config = configure(corpus(*lines(*[20] * 9)))
+    config = dataclasses.replace(config, blocks=BlocksConfig(minutes=1))
+    plan = make_plan(config, "r")
+    whole = list(corpora.read(config.corpora[0]))
+    again = [entry for block in plan.blocks for entry in entries(block, config)]
+    assert (len(plan.blocks), again) == (3, whole)
+
+
+def test_number_of_blocks_of_each_corpus_is_told(corpus, configure):
+    config = configure(corpus(*lines(50, 50)), blocks=BlocksConfig(minutes=1))
+    assert make_plan(config, "r").corpora[0].num_blocks == 2
+
+
+def test_order_of_probing_does_not_change_the_plan(corpus, configure, tones):
+    config = configure(corpus(*tones(20)), blocks=BlocksConfig(minutes=0.5))
+    assert make_plan(config, "r") == make_plan(config, "r")

@@ -1,5 +1,9 @@
 import dataclasses
+import html
 import json
+import re
+import shutil
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -35,7 +39,9 @@ def test_report_counts_by_split(finished: Path):
 def test_sweep_says_what_other_thresholds_would_keep_of_the_filtered_splits(finished: Path):
     report = write_report(finished)
     kept = {point.max_wer: point.clips for point in report.sweep}
-    assert (kept[0.0], kept[0.1], kept[0.3], kept[0.4], kept[1.0]) == (3, 3, 3, 4, 4)
+    assert (kept[0.0], kept[0.1], kept[0.2], kept[0.4], kept[1.0]) == (3, 3, 3, 4, 4)
+    assert report.sweep[2].mean_wer == 0.0
+    assert report.sweep[-1].mean_wer == pytest.approx(1 / 12, abs=1e-4)
     assert report.sweep[-1].hours == round((1 + 1.5 + 2 + 1) / 3600, 4)
 
 
@@ -53,10 +59,11 @@ def test_histogram_holds_every_judged_clip_once(finished: Path):
 
 def test_page_is_one_file_and_escapes_what_it_shows(finished: Path):
     report = dataclasses.replace(write_report(finished), teacher="<script>")
-    page = render(report)
+    page = render(report, {})
     assert "&lt;script&gt;" in page
     assert "<script" not in page
-    assert "http" not in page
+    assert "http:" not in page
+    assert "https:" not in page
     assert page.startswith("<!doctype html>")
 
 
@@ -68,6 +75,105 @@ def test_report_is_made_again_without_teacher_and_audio(finished: Path, monkeypa
     monkeypatch.setattr(blocks, "_teacher", lambda *_: pytest.fail("the teacher was loaded"))
     write_report(finished)
     assert (finished / "report.json").read_text() == first
+
+
+def test_totals_are_those_of_the_index_and_add_up(finished: Path):
+    report, index = (
+        json.loads((finished / name).read_text()) for name in ("report.json", "index.json")
+    )
+    for name in ("planned", "kept", "rejected", "failed", "hours_kept", "rtfx"):
+        assert report[name] == index["totals"][name]
+    assert report["planned"] == report["kept"] + sum(
+        sum(report[part].values()) for part in ("rejected", "failed")
+    )
+    assert sum(rule["first"] for rule in report["rules"]) == report["rejected"]["wer"] == 1
+    (language,) = report["languages"]
+    assert (language["clips"], language["kept"], language["wer_kept"]) == (4, 3, 0.0)
+
+
+def test_the_worst_clip_is_shown_with_what_is_wrong(finished: Path):
+    (example,) = json.loads((finished / "report.json").read_text())["examples"]
+    assert (example["group"], example["id"], example["rejected_by"]) == ("worst", "near", ["wer"])
+    assert example["diff"] == [
+        {"kind": "equal", "reference": "the old", "label": "the old"},
+        {"kind": "replace", "reference": "horse", "label": "house"},
+    ]
+    page = (finished / "report.html").read_text()
+    assert page.count("data:audio/ogg;base64,") == 1
+    assert '<del title="substituted: in the reference">horse</del>' in page
+
+
+def test_other_thresholds_can_be_asked_for(finished: Path):
+    report = write_report(finished, limits=[0.34, 0.5])
+    assert [p.clips for p in report.sweep] == [4, 4]
+    with pytest.raises(ValueError, match="threshold -1 is out of range"):
+        write_report(finished, limits=[-1])
+
+
+def test_folder_without_an_index_is_refused(finished: Path):
+    (finished / "index.json").unlink()
+    with pytest.raises(FileNotFoundError, match=r"index\.json does not exist"):
+        write_report(finished)
+
+
+PROBE = """<script>
+window.failures = [];
+addEventListener("error", e => failures.push(String(e.message || e.target)), true);
+document.addEventListener(
+  "securitypolicyviolation", e => failures.push("asked for " + e.blockedURI)
+);
+addEventListener("load", async () => {
+  const audio = document.querySelector("audio");
+  audio.muted = true;
+  try { await audio.play(); } catch (e) { failures.push(String(e)); }
+  const text = id => Number(document.getElementById(id).textContent);
+  document.body.dataset.result = JSON.stringify({
+    failures, seconds: audio.duration, plays: !audio.paused,
+    requests: performance.getEntriesByType("resource").map(r => r.name)
+      .filter(name => !name.startsWith("data:")),
+    totals: ["planned", "kept", "rejected", "failed"].map(name => text("total-" + name)),
+  });
+});
+</script>"""
+POLICY = (
+    '<meta http-equiv="Content-Security-Policy" content="default-src \'none\'; '
+    "style-src 'unsafe-inline'; script-src 'unsafe-inline'; media-src data:\">"
+)
+
+
+def test_page_opens_in_a_browser_plays_and_asks_for_nothing(finished: Path, tmp_path: Path):
+    browser = next(
+        filter(None, map(shutil.which, ("chromium", "chromium-browser", "chrome"))), None
+    )
+    if browser is None:
+        pytest.skip("no Chromium is installed")
+    page = (finished / "report.html").read_text()
+    probed = tmp_path / "probed.html"
+    probed.write_text(page.replace("<head>", f"<head>{POLICY}{PROBE}", 1))
+    command = [
+        browser,
+        "--headless=new",
+        "--no-sandbox",
+        "--disable-gpu",
+        "--disable-background-networking",
+        "--autoplay-policy=no-user-gesture-required",
+        "--enable-logging=stderr",
+        f"--user-data-dir={tmp_path / 'profile'}",
+        "--virtual-time-budget=5000",
+        "--dump-dom",
+        probed.as_uri(),
+    ]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=180, check=True)
+    (found,) = re.findall(r'data-result="([^"]*)"', done.stdout)
+    result = json.loads(html.unescape(found))
+    assert result["failures"] == []
+    assert result["requests"] == []
+    assert result["plays"]
+    assert result["seconds"] == pytest.approx(1.0, abs=0.1)
+    totals = json.loads((finished / "index.json").read_text())["totals"]
+    sums = [sum(totals[part].values()) for part in ("rejected", "failed")]
+    assert result["totals"] == [totals["planned"], totals["kept"], *sums]
+    assert "CONSOLE" not in done.stderr
 
 
 def test_folder_without_a_run_is_refused(tmp_path: Path):

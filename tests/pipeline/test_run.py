@@ -9,7 +9,7 @@ import psutil
 import pytest
 
 from pipeline import blocks
-from pipeline.config import BlocksConfig, PipelineConfig, TeacherConfig
+from pipeline.config import BlocksConfig, DecodingConfig, PipelineConfig, TeacherConfig
 from pipeline.filters import FilterConfig
 from pipeline.run import run
 from pipeline.schema import read_index
@@ -252,3 +252,34 @@ def test_worker_that_dies_does_not_hang_the_run(corpus, configure, tones):
     left = [p for p in psutil.Process().children() if p.status() != psutil.STATUS_ZOMBIE]
     assert not [p for p in left if "pipeline.worker_process" in " ".join(p.cmdline())]
     assert run(dataclasses.replace(config, beam={"direct_num_workers": 1})).totals.kept == 4
+
+
+def test_the_same_speech_in_another_block_is_kept_once(corpus, configure, tones):
+    first, *others = tones(3)
+    again = [dict(first, id="again"), dict(others[0], id="again too")]
+    config = configure(corpus(first, *others, *again), filter=FilterConfig(drop_duplicates=True))
+    outcome = run(config)
+    assert outcome.blocks > 1
+    assert outcome.totals
+    assert (outcome.totals.kept, outcome.totals.rejected) == (3, {"duplicate": 2})
+    assert run(config).nothing_to_do
+
+
+def test_speech_that_overlaps_an_evaluation_set_is_rejected(corpus, configure, tones, tmp_path):
+    (tmp_path / "eval.txt").write_text("Once upon a time the old house stood on a hill.\n")
+    said = "we know that the old house stood on a hill"
+    write_teacher(tmp_path / "says", said)
+    config = configure(
+        corpus(*tones(2, text=said)),
+        teacher=TeacherConfig(model=str(tmp_path / "says"), device="cpu"),
+        decoding=DecodingConfig(max_new_tokens=40),
+        filter=FilterConfig(evaluation_sets=(str(tmp_path / "eval.txt"),), contamination_words=5),
+    )
+    totals = run(config).totals
+    assert totals
+    assert totals.rejected == {"contaminated": 2}
+    (tmp_path / "eval.txt").write_text("Something else entirely, of many other words.\n")
+    outcome = run(config)
+    assert outcome.labelled == 0
+    assert outcome.totals
+    assert outcome.totals.kept == 2

@@ -1,9 +1,17 @@
+import jiwer
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from transformers.models.whisper.tokenization_whisper import TO_LANGUAGE_CODE
 
-from pipeline.scoring import bootstrap_interval, corpus_rate, language_code, normalize, score
+from pipeline.scoring import (
+    bootstrap_interval,
+    corpus_rate,
+    language_code,
+    normalize,
+    score,
+    score_batch,
+)
 
 LANGUAGES = st.sampled_from(["en", "de", "ja", "hi", "ar", "zh"])
 
@@ -132,3 +140,50 @@ def test_the_interval_holds_the_rate_and_depends_on_the_seed_only():
 def test_the_interval_of_perfect_scores_is_a_point():
     interval = bootstrap_interval([score("a", "a", "en")] * 5, seed=0)
     assert (interval.low, interval.high) == (0.0, 0.0)
+
+
+WORDS = st.lists(st.sampled_from(["a", "b", "c", "d"]), min_size=1, max_size=12).map(" ".join)
+
+
+@given(WORDS, WORDS)
+def test_rates_and_counts_are_those_of_jiwer(reference, hypothesis):
+    result = score(reference, hypothesis, "de")
+    words = jiwer.process_words(reference, hypothesis)
+    assert (result.wer, result.errors) == (
+        pytest.approx(words.wer),
+        words.substitutions + words.deletions + words.insertions,
+    )
+    assert result.cer == pytest.approx(jiwer.cer(reference, hypothesis))
+
+
+def test_a_batch_is_its_pairs():
+    references, hypotheses, languages = ["a b", "今日は"], ["a c", "今日わ"], ["en", "ja"]
+    assert score_batch(references, hypotheses, languages) == [
+        score(*pair) for pair in zip(references, hypotheses, languages, strict=True)
+    ]
+    assert score_batch(["a"], ["a"], "English") == [score("a", "a", "en")]
+    with pytest.raises(ValueError, match="1 references, 2 hypotheses"):
+        score_batch(["a"], ["a", "b"], "en")
+
+
+@pytest.mark.parametrize(
+    ("reference", "language", "metric"),
+    [
+        ("今天天气很好", "zh", "cer"),
+        ("今天天气很好", "nan", "cer"),  # a Chinese language that Whisper has no code for
+        ("กำลังใจ", "en", "cer"),  # a wrong label does not make words out of Thai
+        ("kin-á-ji̍t thinn-khì", "nan", "wer"),
+        ("한국어 문장", "ko", "wer"),
+        ("", "de", "wer"),
+        ("", "ja", "cer"),
+    ],
+)
+def test_language_and_script_choose_the_metric(reference, language, metric):
+    assert score(reference, reference, language).metric == metric
+
+
+def test_the_orthographic_rate_sees_case_punctuation_and_spelling():
+    result = score("Mr. Brown's colour, please.", "mister brown is color please", "en")
+    assert (result.wer, result.orthographic_wer) == (0.0, pytest.approx(5 / 4))
+    assert score("Hello,  World.", "Hello, World.", "en").orthographic_wer == 0.0
+    assert score("今日は。", "今日は", "ja").orthographic_wer == pytest.approx(1 / 4)

@@ -1,0 +1,156 @@
+"""Clips to judge models by: of shards, of a pipeline run's config, or of a NeMo manifest."""
+
+import itertools
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import yaml
+
+from distill.data import read_shard, shard_paths
+from distill.evaluate_config import EvaluateConfig
+from pipeline.audio import decode_flac, load_audio, probe
+from pipeline.schema import MAX_CLIP_SECONDS, SAMPLE_RATE, ClipUtterance
+
+_GAP_SECONDS = 0.5
+"""Silence between clips that are joined to a long recording."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluationClip:
+    """A clip with its reference; its audio is decoded when it is asked for."""
+
+    id: str
+    reference: str
+    language: str
+    speaker: str
+    recording: str
+    start_seconds: float
+    duration_seconds: float
+    utterances: tuple[ClipUtterance, ...] = ()
+    flac: bytes = b""
+    path: str = ""
+    parts: tuple["EvaluationClip", ...] = field(default=(), repr=False)
+    """What a long recording was joined from."""
+    samples: np.ndarray | None = field(default=None, repr=False, compare=False)
+    """Audio that takes the place of the recorded."""
+
+    def audio(self) -> np.ndarray:
+        """Decode: float32 mono at 16 kHz.
+
+        Raises:
+            AudioError: the file is missing or damaged.
+        """
+        if self.samples is not None:
+            return self.samples
+        if self.parts:
+            gap = np.zeros(round(_GAP_SECONDS * SAMPLE_RATE), dtype=np.float32)
+            pieces = [piece for part in self.parts for piece in (part.audio(), gap)]
+            return np.concatenate(pieces[:-1])
+        if self.flac:
+            return decode_flac(self.flac)
+        return load_audio(self.path, self.start_seconds, self.duration_seconds)
+
+
+def read_clips(config: EvaluateConfig) -> list[EvaluationClip]:
+    """Read the clips that have a reference, in order of language and length.
+
+    Raises:
+        FileNotFoundError: a shard folder is not a finished dataset.
+        ValueError: no clip has a reference, or a data source is of no known kind.
+    """
+    clips = itertools.chain.from_iterable(_read(source, config) for source in config.data)
+    kept = itertools.islice((c for c in clips if c.reference.strip()), config.max_clips)
+    ordered = sorted(kept, key=lambda c: (c.language, c.duration_seconds, c.id))
+    if not ordered:
+        raise ValueError(f"no clip of split {config.split!r} has a reference to compare with")
+    return ordered
+
+
+def long_recordings(clips: list[EvaluationClip], max_seconds: float) -> list[EvaluationClip]:
+    """Join the clips of each recording (or speaker), in order, up to a length.
+
+    Clips that are longer than a window already stay as they are.
+    """
+    found = [clip for clip in clips if clip.duration_seconds > MAX_CLIP_SECONDS]
+    short = [clip for clip in clips if clip.duration_seconds <= MAX_CLIP_SECONDS]
+    short.sort(key=lambda c: (c.language, c.speaker, c.recording, c.start_seconds, c.id))
+    for _, group in itertools.groupby(short, key=lambda c: (c.language, c.speaker)):
+        held: list[EvaluationClip] = []
+        for clip in group:
+            if (
+                held
+                and sum(c.duration_seconds + _GAP_SECONDS for c in held) + clip.duration_seconds
+                > max_seconds
+            ):
+                found.append(_join(held))
+                held = []
+            held.append(clip)
+        found.append(_join(held))
+    return found
+
+
+def _join(parts: list[EvaluationClip]) -> EvaluationClip:
+    first = parts[0]
+    seconds = sum(part.duration_seconds for part in parts) + _GAP_SECONDS * (len(parts) - 1)
+    return EvaluationClip(
+        id=f"{first.id}+{len(parts) - 1}",
+        reference=" ".join(part.reference for part in parts),
+        language=first.language,
+        speaker=first.speaker,
+        recording=first.recording,
+        start_seconds=0.0,
+        duration_seconds=seconds,
+        parts=tuple(parts),
+    )
+
+
+def _read(source: str, config: EvaluateConfig) -> Iterator[EvaluationClip]:
+    path = Path(source)
+    if path.suffix in (".yaml", ".yml"):
+        settings = yaml.safe_load(path.read_text(encoding="utf-8"))
+        if not isinstance(settings, dict) or "output" not in settings:
+            raise ValueError(f"{source} has no `output`: it is not a config of whisper-pipeline")
+        yield from _read_shards(settings["output"], config.split)
+    elif path.suffix in (".jsonl", ".json"):
+        yield from _read_manifest(path, config.language)
+    else:
+        yield from _read_shards(source, config.split)
+
+
+def _read_shards(folder: str, split: str) -> Iterator[EvaluationClip]:
+    for path in shard_paths([folder], split):
+        for sample, flac in read_shard(path):
+            yield EvaluationClip(
+                id=sample.id, reference=sample.reference, language=sample.language,
+                speaker=sample.speaker, recording=sample.recording,
+                start_seconds=sample.start_seconds, duration_seconds=sample.duration_seconds,
+                utterances=sample.utterances, flac=flac,
+            )  # fmt: skip
+
+
+def _read_manifest(path: Path, language: str) -> Iterator[EvaluationClip]:
+    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+        if not line.strip():
+            continue
+        try:
+            fields = json.loads(line)
+            audio = str(path.parent / fields["audio_filepath"])
+            reference = fields["text"]
+        except (ValueError, KeyError, TypeError) as error:
+            raise ValueError(f"{path}, line {number}: no NeMo manifest line ({error!r})") from error
+        start = float(fields.get("offset", 0.0))
+        seconds = fields.get("duration")
+        if seconds is None:
+            seconds = probe(audio).duration_seconds - start
+        id_ = str(fields.get("id", f"{Path(audio).stem}-{number}"))
+        yield EvaluationClip(
+            id=id_, reference=reference, language=fields.get("lang", language),
+            speaker=str(fields.get("speaker", "")), recording=fields["audio_filepath"],
+            start_seconds=start, duration_seconds=float(seconds), path=audio,
+            utterances=(
+                ClipUtterance(id=id_, start=0.0, duration=float(seconds), reference=reference),
+            ),
+        )  # fmt: skip

@@ -1,0 +1,136 @@
+"""Error rates of a set of clips with their intervals, and whether two models really differ.
+
+Scores come from `pipeline.scoring`, the function that filtered the training labels. Two models are
+compared on the same resampled clips (paired bootstrap, Bisani and Ney 2004), which sees differences
+that are much smaller than either model's own interval.
+"""
+
+from collections import Counter, defaultdict
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import jiwer
+import numpy as np
+
+from distill.evaluate_data import EvaluationClip
+from distill.hallucination import Loops, find_loops
+from pipeline.scoring import Score, bootstrap_interval, corpus_rate, normalize, score
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rates:
+    """How a model did on a set of clips; rates are fractions."""
+
+    num_clips: int
+    metric: str
+    """wer, or cer for languages without spaces: what `wer` is a rate of, and its counts."""
+    wer: float
+    """Summed errors over summed reference words, normalised."""
+    wer_low: float
+    wer_high: float
+    """95 % bootstrap interval over clips."""
+    cer: float
+    orthographic_wer: float
+    """Without normalisation: case and punctuation count."""
+    substitutions: int
+    deletions: int
+    insertions: int
+    reference_length: int
+    insertion_rate: float
+    loops: Loops
+
+
+@dataclass(frozen=True, kw_only=True)
+class Comparison:
+    """A model against the first one, on the same clips."""
+
+    wer_difference: float
+    low: float
+    high: float
+    """95 % interval of the difference."""
+    p_value: float
+    """How often resampling turns the difference around, two-sided."""
+
+
+def score_all(clips: list[EvaluationClip], texts: list[str]) -> list[Score]:
+    """Score each clip in its language."""
+    return [
+        score(clip.reference, text, clip.language) for clip, text in zip(clips, texts, strict=True)
+    ]
+
+
+def rates(
+    clips: list[EvaluationClip], texts: list[str], scores: list[Score], seed: int, resamples: int
+) -> Rates:
+    """Sum up a set of clips.
+
+    Where languages of both metrics are mixed, the counts and `wer` are of the commoner metric's
+    clips; the table by language shows the others.
+    """
+    metric = Counter(s.metric for s in scores).most_common(1)[0][0]
+    counted = [s for s in scores if s.metric == metric]
+    interval = bootstrap_interval(counted, seed, resamples)
+    normalised = [
+        (normalize(clip.reference, clip.language), normalize(text, clip.language))
+        for clip, text in zip(clips, texts, strict=True)
+    ]
+    lengths = np.array([len(reference) for reference, _ in normalised])
+    cers = np.array([s.cer for s in scores])
+    length = sum(s.reference_length for s in counted)
+    insertions = sum(s.insertions for s in counted)
+    return Rates(
+        num_clips=len(clips),
+        metric=metric,
+        wer=corpus_rate(counted),
+        wer_low=interval.low,
+        wer_high=interval.high,
+        cer=float((cers * lengths).sum() / lengths.sum()) if lengths.sum() else 0.0,
+        orthographic_wer=jiwer.wer(
+            [" ".join(clip.reference.split()) for clip in clips],
+            [" ".join(text.split()) for text in texts],
+        ),
+        substitutions=sum(s.substitutions for s in counted),
+        deletions=sum(s.deletions for s in counted),
+        insertions=insertions,
+        reference_length=length,
+        insertion_rate=insertions / length if length else float(insertions > 0),
+        loops=find_loops(
+            [clip.id for clip in clips],
+            [reference.split() for reference, _ in normalised],
+            [text.split() for _, text in normalised],
+        ),
+    )
+
+
+def compare(first: list[Score], other: list[Score], seed: int, resamples: int) -> Comparison | None:
+    """Compare two models clip by clip; None where there are no common words to count."""
+    metric = Counter(s.metric for s in first).most_common(1)[0][0]
+    pairs = [(a, b) for a, b in zip(first, other, strict=True) if a.metric == metric]
+    lengths = np.array([a.reference_length for a, _ in pairs], dtype=np.int64)
+    errors = np.array([(a.errors, b.errors) for a, b in pairs], dtype=np.int64)
+    if not lengths.sum():
+        return None
+    rng = np.random.default_rng(seed)
+    differences = np.empty(resamples)
+    for number in range(resamples):
+        drawn = rng.integers(len(pairs), size=len(pairs))
+        gap = errors[drawn, 1].sum() - errors[drawn, 0].sum()
+        differences[number] = gap / max(int(lengths[drawn].sum()), 1)
+    low, high = np.quantile(differences, [0.025, 0.975])
+    below, above = np.mean(differences <= 0), np.mean(differences >= 0)
+    return Comparison(
+        wer_difference=float((errors[:, 1] - errors[:, 0]).sum() / lengths.sum()),
+        low=float(low),
+        high=float(high),
+        p_value=float(min(1.0, 2 * min(below, above))),
+    )
+
+
+def break_down(
+    clips: list[EvaluationClip], scores: list[Score], key: Callable[[EvaluationClip], str]
+) -> dict[str, float]:
+    """Return the error rate of each group of clips, in order of the groups' names."""
+    groups: dict[str, list[Score]] = defaultdict(list)
+    for clip, found in zip(clips, scores, strict=True):
+        groups[key(clip)].append(found)
+    return {name: round(corpus_rate(group), 5) for name, group in sorted(groups.items())}

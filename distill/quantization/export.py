@@ -1,0 +1,57 @@
+"""A quantised student for CTranslate2.
+
+Its int8 grid is ours, absmax / 127 for each row, so its conversion finds the very integers that our
+file has, as long as it is given the weights on the grid and not those they were made from. Learned
+steps and groups are not its grid. Layers that we left in float16, such as the encoder of the
+`paper` preset, are quantised by CTranslate2 for the first time.
+"""
+
+import tempfile
+from pathlib import Path
+
+from transformers import WhisperProcessor
+
+from distill.quantization.packed import build, read
+from distill.quantization.presets import Grid
+
+BESIDE = ("tokenizer.json", "preprocessor_config.json")
+"""What faster-whisper needs beside the weights."""
+
+
+def is_lossless(grids: dict[str, Grid]) -> bool:
+    """Tell whether every quantised layer is on CTranslate2's grid: 8 bits, a scale for each row."""
+    return all(g.bits == 8 and g.group is None and not g.per_tensor for g in grids.values())
+
+
+def to_ctranslate2(folder: str | Path, output: str | Path, quantization: str = "int8") -> Path:
+    """Convert a quantised student; faster-whisper and CTranslate2 read the result.
+
+    Args:
+        folder: what `whisper-distill quantize` or a quantised training wrote.
+        output: a folder that does not exist yet.
+        quantization: as CTranslate2 calls it; `int8` keeps our integers.
+
+    Raises:
+        FileNotFoundError: the folder holds no quantised model.
+        ValueError: the file is damaged, its grids are not CTranslate2's, or the output exists.
+        ImportError: ctranslate2 is not installed.
+    """
+    from ctranslate2.converters import TransformersConverter
+
+    packed = read(folder)
+    if not is_lossless(packed.grids):
+        raise ValueError(
+            f"{folder} has weights in groups or fewer than 8 bits, which CTranslate2 would round a "
+            "second time; quantise the model with ct2_int8, w8 or paper instead"
+        )
+    output = Path(output)
+    if output.exists():
+        raise ValueError(f"{output} exists; name a folder that does not")
+    with tempfile.TemporaryDirectory() as plain:
+        build(packed, folder).save_pretrained(plain)
+        WhisperProcessor.from_pretrained(folder).save_pretrained(plain)
+        copied = [name for name in BESIDE if (Path(plain) / name).is_file()]
+        TransformersConverter(plain, copy_files=copied).convert(
+            str(output), quantization=quantization
+        )
+    return output

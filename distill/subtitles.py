@@ -1,0 +1,78 @@
+"""A transcript as a file: txt, json, srt, vtt or tsv."""
+
+import dataclasses
+import json
+from collections.abc import Callable, Iterator
+
+from distill.longform import Transcript
+
+_MAX_WORDS_CHARACTERS = 42
+"""Of a subtitle line where words have times; the usual width of broadcast subtitles."""
+
+
+def render(transcript: Transcript, kind: str) -> str:
+    """Write a transcript in one of the formats; the text ends with a newline.
+
+    Raises:
+        KeyError: there is no such format.
+    """
+    writers: dict[str, Callable[[Transcript], str]] = {
+        "txt": lambda t: t.text + "\n",
+        "json": lambda t: json.dumps(dataclasses.asdict(t), ensure_ascii=False, indent=2) + "\n",
+        "srt": _srt,
+        "vtt": _vtt,
+        "tsv": _tsv,
+    }
+    return writers[kind](transcript)
+
+
+def _cues(transcript: Transcript) -> Iterator[tuple[float, float, str]]:
+    """Yield start, end and text of what is shown at once: segments, or lines of words."""
+    for segment in transcript.segments:
+        if not segment.words:
+            yield segment.start, segment.end, segment.text
+            continue
+        line = [segment.words[0]]
+        for word in segment.words[1:]:
+            if len(" ".join(w.text for w in [*line, word])) > _MAX_WORDS_CHARACTERS:
+                yield line[0].start, line[-1].end, " ".join(w.text for w in line)
+                line = []
+            line.append(word)
+        yield line[0].start, line[-1].end, " ".join(w.text for w in line)
+
+
+def _srt(transcript: Transcript) -> str:
+    return "".join(
+        f"{number}\n{_clock(start, ',')} --> {_clock(end, ',')}\n{_one_line(text)}\n\n"
+        for number, (start, end, text) in enumerate(_cues(transcript), 1)
+    )
+
+
+def _vtt(transcript: Transcript) -> str:
+    return "WEBVTT\n\n" + "".join(
+        f"{_clock(start, '.')} --> {_clock(end, '.')}\n{_one_line(text)}\n\n"
+        for start, end, text in _cues(transcript)
+    )
+
+
+def _tsv(transcript: Transcript) -> str:
+    """Milliseconds, as OpenAI's Whisper writes it."""
+    lines = [
+        f"{round(start * 1000)}\t{round(end * 1000)}\t{_one_line(text)}\n"
+        for start, end, text in _cues(transcript)
+    ]
+    return "start\tend\ttext\n" + "".join(lines)
+
+
+def _one_line(text: str) -> str:
+    """Take out what would end a cue or a field."""
+    return " ".join(text.split()).replace("-->", "->")
+
+
+def _clock(seconds: float, point: str) -> str:
+    milliseconds = round(seconds * 1000)
+    minutes, milliseconds = divmod(milliseconds, 60_000)
+    return (
+        f"{minutes // 60:02d}:{minutes % 60:02d}:{milliseconds // 1000:02d}"
+        f"{point}{milliseconds % 1000:03d}"
+    )

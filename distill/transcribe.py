@@ -1,0 +1,321 @@
+"""`whisper-distill transcribe`: recordings in, text out; each model, each length, one flow.
+
+An algorithm of `longform` works on each recording and asks for windows; this page fills batches
+with the windows of as many recordings as it takes, hands out what was heard, and writes what is
+finished. A recording that cannot be read is listed at the end and stops no other.
+"""
+
+import contextlib
+import dataclasses
+import json
+import logging
+import os
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import Progress
+
+from distill.longform import (
+    WINDOW_SAMPLES,
+    Heard,
+    Job,
+    Options,
+    Transcript,
+    Window,
+    sequential,
+    short,
+)
+from distill.longform_chunked import chunked
+from distill.recognizers import Recognizer, load_recognizer
+from distill.recordings import AudioStream, Recording, check_output_names, find_recordings
+from distill.subtitles import render
+from distill.transcribe_config import TranscribeConfig
+
+logger = logging.getLogger(__name__)
+
+TEACHER_CHUNK_SECONDS = 30.0
+STUDENT_CHUNK_SECONDS = 15.0
+SETTINGS_FILE = "transcribe.json"
+_NOT_SETTINGS = {"files", "output", "overwrite", "batch_size", "device"}
+"""What does not change a text; a folder can be gone on with when only these are different."""
+
+
+@dataclass(kw_only=True)
+class Meter:
+    """How far a transcription has come, shown where someone is watching."""
+
+    num_recordings: int
+    bar: Progress | None = None
+    num_done: int = 0
+    seconds: float = 0.0
+    """Of audio that has been passed by."""
+
+    def listened(self, seconds: float) -> None:
+        """Count audio."""
+        self.seconds += seconds
+        self._show()
+
+    def finished(self) -> None:
+        """Count a recording."""
+        self.num_done += 1
+        self._show()
+
+    def _show(self) -> None:
+        if self.bar is not None:
+            hours = f"{self.seconds / 3600:.2f} h of audio"
+            text = f"{self.num_done} of {self.num_recordings} recordings, {hours}"
+            self.bar.update(self.bar.task_ids[0], description=text, completed=self.num_done)
+
+
+def transcribe(config: TranscribeConfig) -> None:
+    """Transcribe recordings; write files, or print texts in the order of the recordings.
+
+    Raises:
+        ValueError: no such model, nothing to transcribe, output that may not be replaced, or
+            recordings that failed (after all others are done).
+    """
+    recordings = find_recordings(config.files)
+    if config.output is None and not set(config.formats) <= {"txt", "json"} and len(recordings) > 1:
+        raise ValueError(
+            f"format {config.format} of several recordings needs a folder: give --output"
+        )
+    waiting = recordings
+    if config.output is not None:
+        waiting = prepare_output(config, recordings)
+        if len(waiting) < len(recordings):
+            done = len(recordings) - len(waiting)
+            logger.info("%d of %d recordings are done already", done, len(recordings))
+    if not waiting:
+        return
+    recognizer = load_recognizer(
+        config.model,
+        device=config.device,
+        dtype=config.dtype,
+        assistant=config.assistant,
+        max_new_tokens=config.max_new_tokens,
+        seed=config.seed,
+    )
+    recognizer.vocabulary.check_language(config.language)
+    failed: list[str] = []
+    held: dict[int, str] = {}
+    seconds, started, printed = 0.0, time.perf_counter(), 0
+    with progress(len(waiting)) as meter:
+        jobs = (make_job(recording, recognizer, config, meter) for recording in waiting)
+        for number, result in run(jobs, recognizer, config.batch_size):
+            recording = waiting[number]
+            meter.finished()
+            text = ""
+            if isinstance(result, Exception):
+                failed.append(f"{recording.name}: {_reason(result, recording)}")
+            else:
+                seconds += result.duration_seconds
+                if config.output is not None:
+                    write(result, recording, config)
+                else:
+                    text = "".join(_for_screen(result, name, recording) for name in config.formats)
+            held[number] = text
+            while config.output is None and printed in held:  # in order, as soon as it is known
+                sys.stdout.write(held.pop(printed))
+                sys.stdout.flush()
+                printed += 1
+    taken = time.perf_counter() - started
+    logger.info("%.1f s of audio in %.1f s (RTFx %.1f)", seconds, taken, seconds / taken)
+    if failed:
+        names = "\n  ".join(failed)
+        raise ValueError(f"{len(failed)} of {len(waiting)} recordings failed:\n  {names}")
+
+
+def make_job(
+    recording: Recording, recognizer: Recognizer, config: TranscribeConfig, meter: Meter
+) -> Job:
+    """Open a recording when its turn comes, and work on it by the algorithm that suits it."""
+    regions = None
+    if config.vad:
+        from distill.vad import speech_regions
+
+        with AudioStream(recording.source) as stream:
+            regions = speech_regions(stream)
+    with AudioStream(recording.source, meter.listened) as stream:
+        longer = stream.read(0, WINDOW_SAMPLES + 1).size > WINDOW_SAMPLES
+        mode = config.mode
+        if mode == "auto":
+            mode = "sequential" if longer or regions is not None else "short"
+        if mode == "short" and longer:
+            logger.warning(
+                "%s is longer than 30 s; mode short hears its beginning only", recording.name
+            )
+        options = Options(
+            longform=config.longform,
+            language=config.language,
+            timestamps=config.words or set(config.formats) != {"txt"},
+            words=config.words,
+            regions=regions,
+        )
+        vocabulary = recognizer.vocabulary
+        if mode == "short":
+            transcript = yield from short(stream, vocabulary, options)
+        elif mode == "sequential":
+            transcript = yield from sequential(stream, vocabulary, options)
+        else:
+            seconds = chunk_seconds(recognizer, config)
+            transcript = yield from chunked(stream, vocabulary, options, seconds, config.batch_size)
+        return transcript
+
+
+def chunk_seconds(recognizer: Recognizer, config: TranscribeConfig) -> float:
+    """Return the length of a chunk, by the model where it is not configured."""
+    if config.longform.chunk_seconds is not None:
+        return config.longform.chunk_seconds
+    return STUDENT_CHUNK_SECONDS if recognizer.is_student else TEACHER_CHUNK_SECONDS
+
+
+@dataclass(kw_only=True)
+class _Active:
+    """A job whose windows are being heard."""
+
+    job: Job
+    windows: list[Window]
+    heard: list[Heard] = field(default_factory=list)
+    num_asked: int = 0
+
+
+def run(
+    jobs: Iterable[Job], recognizer: Recognizer, batch_size: int
+) -> Iterator[tuple[int, Transcript | Exception]]:
+    """Drive jobs side by side in full batches; yield each one's number and result as it ends.
+
+    A job is begun only when the others leave room in a batch, so few recordings are open at a time.
+    What a job raises of files and values is its result; the others go on.
+    """
+    waiting = enumerate(jobs)
+    active: dict[int, _Active] = {}
+    exhausted = False
+    while True:
+        while not exhausted and _num_open(active) < batch_size:
+            number, job = next(waiting, (None, None))
+            if number is None or job is None:
+                exhausted = True
+                break
+            result = _advance(active, number, _Active(job=job, windows=[]), job.__next__)
+            if result is not None:
+                yield number, result
+        if not active:
+            if exhausted:
+                return
+            continue
+        batch: list[tuple[int, Window]] = []
+        for number, state in active.items():
+            room = batch_size - len(batch)
+            asked = state.windows[state.num_asked : state.num_asked + room]
+            state.num_asked += len(asked)
+            batch += [(number, window) for window in asked]
+        for (number, _), heard in zip(
+            batch, recognizer.hear([window for _, window in batch]), strict=True
+        ):
+            active[number].heard.append(heard)
+        for number, state in list(active.items()):
+            if len(state.heard) == len(state.windows):
+                heard = state.heard
+                result = _advance(active, number, state, lambda s=state, h=heard: s.job.send(h))
+                if result is not None:
+                    yield number, result
+
+
+def _num_open(active: dict[int, _Active]) -> int:
+    return sum(len(state.windows) - state.num_asked for state in active.values())
+
+
+def _advance(
+    active: dict[int, _Active], number: int, state: _Active, step: Callable[[], list[Window]]
+) -> Transcript | Exception | None:
+    """Let a job go on to its next windows; return its result where it has ended."""
+    try:
+        state.windows, state.heard, state.num_asked = step(), [], 0
+    except StopIteration as stop:
+        active.pop(number, None)
+        return stop.value
+    except (OSError, ValueError) as error:
+        active.pop(number, None)
+        return error
+    active[number] = state
+    return None
+
+
+def prepare_output(config: TranscribeConfig, recordings: list[Recording]) -> list[Recording]:
+    """Make the output folder; return the recordings that are not in it yet.
+
+    Raises:
+        ValueError: it holds output that other settings wrote or that is of unknown origin, or two
+            recordings would be written to one file.
+    """
+    check_output_names(recordings)
+    folder = Path(config.output or ".")
+    folder.mkdir(parents=True, exist_ok=True)
+    note = folder / SETTINGS_FILE
+    settings = {
+        key: value for key, value in dataclasses.asdict(config).items() if key not in _NOT_SETTINGS
+    }
+    same = note.is_file() and json.loads(note.read_text()) == settings
+    existing = [
+        path
+        for recording in recordings
+        for path in output_paths(recording, config)
+        if path.exists()
+    ]
+    if existing and not same and not config.overwrite:
+        raise ValueError(
+            f"{existing[0]} exists already"
+            + (f", and {len(existing) - 1} more" if len(existing) > 1 else "")
+            + ", not written with these settings; give --overwrite or another folder"
+        )
+    note.write_text(json.dumps(settings, indent=2) + "\n")
+    if config.overwrite:
+        return recordings
+    return [r for r in recordings if not all(p.exists() for p in output_paths(r, config))]
+
+
+def output_paths(recording: Recording, config: TranscribeConfig) -> list[Path]:
+    """Return the files of a recording, one for each format."""
+    base = Path(config.output or ".") / recording.output_name
+    return [base.with_name(f"{base.name}.{kind}") for kind in config.formats]
+
+
+def write(transcript: Transcript, recording: Recording, config: TranscribeConfig) -> None:
+    """Write a recording's files; each one appears whole or not at all."""
+    for kind, path in zip(config.formats, output_paths(recording, config), strict=True):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = path.with_name(f".{path.name}.part")
+        temporary.write_text(render(transcript, kind), encoding="utf-8")
+        os.replace(temporary, path)  # noqa: PTH105
+
+
+@contextlib.contextmanager
+def progress(num_recordings: int) -> Iterator[Meter]:
+    """Show a bar on a terminal's standard error; elsewhere only count."""
+    console = Console(stderr=True)
+    meter = Meter(num_recordings=num_recordings)
+    if not console.is_terminal:
+        yield meter
+        return
+    with Progress(console=console, transient=True) as meter.bar:
+        meter.bar.add_task("loading", total=num_recordings)
+        yield meter
+
+
+def _for_screen(transcript: Transcript, kind: str, recording: Recording) -> str:
+    """Return what is printed of a recording: one line of text or of JSON, or its subtitles."""
+    if kind == "txt":
+        return " ".join(transcript.text.split()) + "\n"
+    if kind == "json":
+        line = {"file": recording.name} | dataclasses.asdict(transcript)
+        return json.dumps(line, ensure_ascii=False) + "\n"
+    return render(transcript, kind)
+
+
+def _reason(error: Exception, recording: Recording) -> str:
+    """Say what is wrong without naming the recording twice."""
+    return str(error).removeprefix(f"{recording.source}: ")

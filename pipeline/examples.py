@@ -1,0 +1,199 @@
+"""Clips to listen to: the worst, those at the border, and one for every rule.
+
+They are chosen by numbers and fetched by position, so a large ledger is not read twice. Audio comes
+from the corpus, because a rejected clip is in no shard; where it can no longer be read, the example
+stays without it.
+"""
+
+import base64
+import io
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import soundfile
+from rapidfuzz.distance import Levenshtein
+
+from pipeline.audio import AudioError, load_audio
+from pipeline.config import PipelineConfig
+from pipeline.corpora import Utterance
+from pipeline.filters import REASONS, error_rate
+from pipeline.normalizing import normalize
+from pipeline.plan import Block, entries
+from pipeline.schema import SAMPLE_RATE, Sample, from_dict
+from pipeline.scoring import metric_of
+from pipeline.sweep import Judged
+
+logger = logging.getLogger(__name__)
+
+PER_GROUP = 8
+MAX_AUDIO_BYTES = 5_000_000
+"""Of all examples together, before base64; the page stays below 10 MB."""
+
+_OPUS_COMPRESSION = 0.9  # libsndfile's scale from 0 to 1; about 20 kbit/s
+
+
+@dataclass(frozen=True, kw_only=True)
+class DiffPart:
+    """A piece of the comparison of reference and label."""
+
+    kind: str
+    """`equal`, `replace`, `delete` (only in the reference) or `insert` (only in the label)."""
+    reference: str
+    label: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Example:
+    """A clip with everything that is known of it, but its audio."""
+
+    group: str
+    """`worst`, `border` or the name of a rule."""
+    id: str
+    corpus: str
+    split: str
+    language: str
+    speaker: str
+    duration_seconds: float
+    rejected_by: tuple[str, ...]
+    """Every rule that rejects it, the deciding one first; empty where it is kept."""
+    rate: float | None
+    metric: str
+    substitutions: int | None
+    deletions: int | None
+    insertions: int | None
+    avg_logprob: float
+    no_speech_prob: float
+    compression_ratio: float
+    temperature: float
+    language_probability: float
+    reference: str
+    label: str
+    diff: tuple[DiffPart, ...]
+
+
+def choose(judged: Judged, max_wer: float) -> list[tuple[str, int]]:
+    """Return groups and positions of the rows to show; a row is shown once."""
+    rates = np.nan_to_num(judged.rates, nan=-1.0)
+    by_rate = np.argsort(-rates, kind="stable")
+    chosen: dict[int, str] = {int(i): "worst" for i in by_rate[:PER_GROUP] if rates[i] > max_wer}
+    free = judged.only_wer_may_reject & (rates > 0)
+    for side in (rates <= max_wer, rates > max_wer):
+        candidates = np.flatnonzero(free & side)
+        near = candidates[np.argsort(np.abs(rates[candidates] - max_wer), kind="stable")]
+        for i in near[: PER_GROUP // 2]:
+            chosen.setdefault(int(i), "border")
+    for position, reason in enumerate(REASONS):
+        first = np.flatnonzero((judged.verdicts & np.uint32(1 << position)) != 0)
+        if reason != "wer" and len(first):
+            only = first[judged.verdicts[first] == np.uint32(1 << position)]
+            chosen.setdefault(int(only[0] if len(only) else first[0]), reason)
+    order = {"worst": 0, "border": 1}
+    return sorted(
+        ((group, i) for i, group in chosen.items()),
+        key=lambda g: (order.get(g[0], 2), -rates[g[1]] if g[0] == "worst" else rates[g[1]], g[1]),
+    )
+
+
+def fetch(parts: Sequence[tuple[Block, Path]], positions: Sequence[int]) -> dict[int, tuple]:
+    """Return row and block by position, counted over the rows of all parts in order."""
+    found: dict[int, tuple[Sample, Block]] = {}
+    start = 0
+    wanted = sorted(positions)
+    for block, part in parts:
+        count = pq.read_metadata(part).num_rows
+        mine = [i for i in wanted if start <= i < start + count]
+        if mine:
+            rows = pq.read_table(part).take([i - start for i in mine]).to_pylist()
+            found |= {i: (from_dict(Sample, row), block) for i, row in zip(mine, rows, strict=True)}
+        start += count
+    return found
+
+
+def make_example(group: str, row: Sample, bits: int) -> Example:
+    """Put together what is shown of a row."""
+    return Example(
+        group=group,
+        id=row.id,
+        corpus=row.corpus,
+        split=row.split,
+        language=row.language,
+        speaker=row.speaker,
+        duration_seconds=round(row.duration_seconds, 3),
+        rejected_by=tuple(reason for i, reason in enumerate(REASONS) if bits >> i & 1),
+        rate=error_rate(row),
+        metric=row.metric,
+        substitutions=row.substitutions,
+        deletions=row.deletions,
+        insertions=row.insertions,
+        avg_logprob=row.avg_logprob,
+        no_speech_prob=row.no_speech_prob,
+        compression_ratio=row.compression_ratio,
+        temperature=row.temperature,
+        language_probability=row.language_probability,
+        reference=row.reference,
+        label=row.pseudo_label,
+        diff=compare(row.reference, row.pseudo_label, row.language),
+    )
+
+
+def compare(reference: str, label: str, language: str) -> tuple[DiffPart, ...]:
+    """Align reference and label word by word, or by character where that is the metric.
+
+    Words are compared as scoring does and shown as they are written; what spans several words when
+    normalised ("twenty one" and "21") shows as a difference here, and is none in the score.
+    """
+    joint = "" if metric_of(reference, language) == "cer" else " "
+    pair = [text.split() if joint else list(text) for text in (reference, label)]
+    keys = [[normalize(word, language) for word in words] for words in pair]
+    return tuple(
+        DiffPart(
+            kind=code.tag,
+            reference=joint.join(pair[0][code.src_start : code.src_end]),
+            label=joint.join(pair[1][code.dest_start : code.dest_end]),
+        )
+        for code in Levenshtein.opcodes(keys[0], keys[1])
+    )
+
+
+def audio_of(rows: Sequence[tuple[Sample, Block]], config: PipelineConfig) -> dict[str, str]:
+    """Return a data URI of Ogg Opus for each row whose audio can be read, within the budget."""
+    found: dict[str, str] = {}
+    spent = 0
+    for block in {block.id: block for _, block in rows}.values():
+        mine = {row.id: row for row, of in rows if of.id == block.id}
+        try:
+            listed = entries(block, config)
+        except (OSError, ValueError, RuntimeError) as error:  # moved, damaged or changed
+            logger.warning("no audio of block %s in the report: %s", block.id, error)
+            continue
+        for entry in listed:
+            if not isinstance(entry, Utterance) or entry.id not in mine:
+                continue
+            row = mine[entry.id]
+            try:
+                data = _opus(load_audio(entry.path, row.start_seconds, row.duration_seconds))
+            except (AudioError, OSError) as error:
+                logger.warning("no audio of clip %s in the report: %s", row.id, error)
+                continue
+            spent += len(data)
+            if spent > MAX_AUDIO_BYTES:
+                return found
+            found[row.id] = f"data:audio/ogg;base64,{base64.b64encode(data).decode()}"
+    return found
+
+
+def _opus(samples: np.ndarray) -> bytes:
+    buffer = io.BytesIO()
+    soundfile.write(
+        buffer,
+        samples,
+        SAMPLE_RATE,
+        format="OGG",
+        subtype="OPUS",
+        compression_level=_OPUS_COMPRESSION,
+    )
+    return buffer.getvalue()

@@ -1,0 +1,74 @@
+"""How good each rule is where the truth is known: on planted defects.
+
+A clip is bad where a defect was planted in it, or where its label is further than the threshold
+from what was said; a rule is right where it rejects a bad clip.
+"""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+
+from pipeline.filters import REASONS
+from pipeline.schema import EMBEDDED_FOLDER
+from pipeline.sweep import Judged
+
+
+@dataclass(frozen=True, kw_only=True)
+class RuleMeasure:
+    """What a rule is worth."""
+
+    reason: str
+    rejected: int
+    precision: float
+    """Of the clips it rejects, the share that is bad."""
+    recall: float
+    """Of the bad clips, the share it rejects."""
+    adds: int
+    """Bad clips that no other rule rejects."""
+
+
+def measure(verdicts: np.ndarray, bad: np.ndarray) -> tuple[RuleMeasure, ...]:
+    """Measure every rule that rejects something, and all of them together as "any".
+
+    `verdicts` are bits in the order of `REASONS`, `bad` is True or False; both of shape (clips,).
+    """
+    found = []
+    for position, reason in enumerate((*REASONS, "any")):
+        bit = np.uint32(1 << position)
+        rejects = verdicts != 0 if reason == "any" else (verdicts & bit) != 0
+        if not rejects.any():
+            continue
+        right = int((rejects & bad).sum())
+        alone = rejects if reason == "any" else verdicts == bit
+        found.append(
+            RuleMeasure(
+                reason=reason,
+                rejected=int(rejects.sum()),
+                precision=round(right / int(rejects.sum()), 4),
+                recall=round(right / max(int(bad.sum()), 1), 4),
+                adds=int((alone & bad).sum()),
+            )
+        )
+    return tuple(found)
+
+
+def measure_planted(
+    parts: Sequence[Path], judged: Judged, corpora: Sequence[str], max_wer: float
+) -> tuple[RuleMeasure, ...]:
+    """Measure the rules on those of the corpora that are the embedded one; () where none is.
+
+    `parts` are those that were judged, in the same order.
+    """
+    wanted = [code for code, name in enumerate(judged.corpus_names) if name in corpora]
+    if not wanted:
+        return ()
+    lines = (EMBEDDED_FOLDER / "planted.jsonl").read_text(encoding="utf-8").splitlines()
+    planted = {json.loads(line)["id"] for line in lines}
+    ids = [i for part in parts for i in pq.read_table(part, columns=["id"])["id"].to_pylist()]
+    mine = np.isin(judged.corpora, wanted)
+    bad = np.array([i in planted for i in ids], dtype=bool) | (judged.rates > max_wer)
+    return measure(judged.verdicts[mine], bad[mine])

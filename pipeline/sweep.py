@@ -1,0 +1,303 @@
+"""What other thresholds would make of a ledger, from the ledger alone.
+
+A pass over the Parquet parts reads only the columns that the rules look at, lets every rule judge
+every row, and keeps a few numbers of each: its error rate, its length, a bit for each rule that
+rejects it. Whatever is asked afterwards (another threshold, a corpus, what a rule adds) is
+arithmetic on arrays, so a million rows are swept in seconds.
+"""
+
+import dataclasses
+import math
+from collections import namedtuple
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple, cast
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from pipeline.context import NOTHING, Context
+from pipeline.cutting import pieces
+from pipeline.filters import CLIP_BITS, REASONS, FilterConfig, error_rate, verdict_bits
+from pipeline.ledger import PACKED, read_ledger
+from pipeline.schema import Sample
+
+SWEEP = (0.0, 0.05, 0.1, 0.15, 0.2, 0.4, 0.8, 1.0)
+"""Values of `filter.max_wer` that are tried when none are given."""
+
+DURATION_EDGES = (0.0, 1.0, 2.0, 5.0, 10.0, 20.0, 30.0)
+"""Seconds; a bucket holds what is above its lower edge and up to the next."""
+
+_BATCH = 20_000
+_WER_BIT = np.uint32(1 << REASONS.index("wer"))
+
+
+@dataclass(frozen=True)
+class Judged:
+    """A ledger in numbers: arrays of one entry for each utterance of the filtered splits."""
+
+    rates: np.ndarray
+    """Error rate; NaN without a reference."""
+    errors: np.ndarray
+    lengths: np.ndarray
+    """Reference words, or characters where these are counted."""
+    seconds: np.ndarray
+    verdicts: np.ndarray
+    """Bit i is set where rule i of `REASONS` rejects, whatever the others say."""
+    lenient: np.ndarray
+    """Whether the budget of errors lets a row pass at any threshold."""
+    rows: np.ndarray
+    """Position among the rows that were judged; the utterances of a packed clip share it."""
+    corpora: np.ndarray
+    """Index into `corpus_names`."""
+    languages: np.ndarray
+    corpus_names: tuple[str, ...]
+    language_names: tuple[str, ...]
+
+    def __len__(self) -> int:
+        return len(self.rates)
+
+    @property
+    def kept(self) -> np.ndarray:
+        """Which rows no rule rejects."""
+        return self.verdicts == 0
+
+    @property
+    def only_wer_may_reject(self) -> np.ndarray:
+        """Which rows pass every rule but that of the error rate."""
+        return (self.verdicts & ~_WER_BIT) == 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class SweepPoint:
+    """What of the filtered splits another threshold would keep."""
+
+    max_wer: float
+    clips: int
+    hours: float
+    mean_wer: float | None
+    """Of what is kept: all errors over all reference words; None where nothing has a reference."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RuleCount:
+    """What one rule does."""
+
+    reason: str
+    rejected: int
+    """Clips that it rejects, whatever other rules say."""
+    first: int
+    """Clips of which it is the reason: no rule before it rejects them."""
+    only: int
+    """Its marginal contribution: clips that no other rule rejects."""
+    hours_only: float
+
+
+class _Segment(NamedTuple):
+    start: float
+    end: float
+
+
+def judge_parts(parts: Sequence[Path], config: FilterConfig, context: Context = NOTHING) -> Judged:
+    """Judge every row of the filtered splits in ledger parts; memory does not grow with rows."""
+    return judge(_slim_rows(parts), config, context)
+
+
+def judge(rows: Iterable[Sample], config: FilterConfig, context: Context = NOTHING) -> Judged:
+    """Judge rows that are in memory, or that an iterator brings."""
+    corpora: dict[str, int] = {}
+    languages: dict[str, int] = {}
+    numbers: list[tuple[float, ...]] = []
+    chunks: list[np.ndarray] = []
+    for position, row, clip_bits in _judged_apart(rows, config, context):
+        rate = error_rate(row)
+        errors = (row.substitutions or 0) + (row.deletions or 0) + (row.insertions or 0)
+        numbers.append(
+            (
+                math.nan if rate is None else rate,
+                math.nan if rate is None else errors,
+                math.nan if rate is None else _length(row, errors, rate),
+                row.duration_seconds,
+                verdict_bits(row, config, context) & ~CLIP_BITS | clip_bits,
+                position,
+                corpora.setdefault(row.corpus, len(corpora)),
+                languages.setdefault(row.language, len(languages)),
+            )
+        )
+        if len(numbers) == _BATCH:
+            chunks.append(np.array(numbers, dtype=np.float64))
+            numbers = []
+    chunks.append(np.array(numbers, dtype=np.float64).reshape(-1, 8))
+    columns = np.concatenate(chunks).T
+    return Judged(
+        rates=columns[0],
+        errors=columns[1],
+        lengths=columns[2],
+        seconds=columns[3],
+        verdicts=columns[4].astype(np.uint32),
+        lenient=(columns[1] <= config.error_budget)
+        & (columns[2] >= config.error_budget_min_length)
+        & (config.error_budget > 0),
+        rows=columns[5].astype(np.int64),
+        corpora=columns[6].astype(np.int32),
+        languages=columns[7].astype(np.int32),
+        corpus_names=tuple(corpora),
+        language_names=tuple(languages),
+    )
+
+
+def _judged_apart(
+    rows: Iterable[Sample], config: FilterConfig, context: Context
+) -> Iterator[tuple[int, Sample, int]]:
+    """Yield each utterance with its row's position and with what the clip's rules say of it."""
+    position = 0
+    for row in rows:
+        if row.split not in config.splits:
+            continue
+        bits = verdict_bits(row, config, context) & CLIP_BITS
+        if len(getattr(row, "utterances", ())) > 1:
+            for piece in pieces(row):
+                yield position, piece, bits
+        else:
+            yield position, row, bits
+        position += 1
+
+
+def sweep(
+    judged: Judged, limits: Sequence[float] = SWEEP, where: np.ndarray | None = None
+) -> tuple[SweepPoint, ...]:
+    """Say for each threshold what it would keep of the rows, or of those `where` is True.
+
+    Raises:
+        ValueError: a threshold is not a fraction of at least 0.
+    """
+    candidates = judged.only_wer_may_reject if where is None else judged.only_wer_may_reject & where
+    rates, seconds = judged.rates[candidates], judged.seconds[candidates]
+    errors, lengths = judged.errors[candidates], judged.lengths[candidates]
+    free = np.isnan(rates) | judged.lenient[candidates]
+    points = []
+    for limit in limits:
+        if not limit >= 0:
+            raise ValueError(f"threshold {limit} is out of range; give fractions such as 0.1")
+        kept = free | (rates <= limit)
+        words = float(np.nansum(lengths[kept]))
+        points.append(
+            SweepPoint(
+                max_wer=limit,
+                clips=int(kept.sum()),
+                hours=hours(float(seconds[kept].sum())),
+                mean_wer=round(float(np.nansum(errors[kept])) / words, 5) if words else None,
+            )
+        )
+    return tuple(points)
+
+
+def sweep_groups(
+    judged: Judged, limits: Sequence[float] = SWEEP
+) -> dict[str, dict[str, tuple[SweepPoint, ...]]]:
+    """Sweep each corpus, each language and each bucket of duration by itself."""
+    groups: dict[str, dict[str, tuple[SweepPoint, ...]]] = {"corpus": {}, "language": {}}
+    for name, codes, names in (
+        ("corpus", judged.corpora, judged.corpus_names),
+        ("language", judged.languages, judged.language_names),
+    ):
+        for code, value in enumerate(names):
+            groups[name][value] = sweep(judged, limits, codes == code)
+    groups["duration"] = {}
+    for low, high in zip(DURATION_EDGES[:-1], DURATION_EDGES[1:], strict=True):
+        inside = (judged.seconds > low) & (judged.seconds <= high)
+        if inside.any():
+            groups["duration"][f"{low:g}-{high:g} s"] = sweep(judged, limits, inside)
+    return groups
+
+
+def count_rules(judged: Judged) -> tuple[RuleCount, ...]:
+    """Say of every rule that rejects something what it rejects, and what it alone does."""
+    counts = []
+    before = np.zeros(len(judged), dtype=np.uint32)
+    for position, reason in enumerate(REASONS):
+        bit = np.uint32(1 << position)
+        rejects = (judged.verdicts & bit) != 0
+        if rejects.any():
+            only = judged.verdicts == bit
+            counts.append(
+                RuleCount(
+                    reason=reason,
+                    rejected=int(rejects.sum()),
+                    first=int((rejects & (before == 0)).sum()),
+                    only=int(only.sum()),
+                    hours_only=hours(float(judged.seconds[only].sum())),
+                )
+            )
+        before |= judged.verdicts & bit
+    return tuple(counts)
+
+
+def hours(seconds: float) -> float:
+    """Return hours as reports show them."""
+    return round(seconds / 3600, 4)
+
+
+def _length(row: Sample, errors: int, rate: float) -> int:
+    """Return the reference length of a row, in units of its metric.
+
+    Without errors the counts do not tell it, and words are counted as they are written.
+    """
+    if rate:
+        return round(errors / rate)
+    hits = getattr(row, "hits", None)
+    if hits is not None:
+        return hits
+    words = row.reference.split()
+    return len("".join(words)) if row.metric == "cer" else len(words)
+
+
+def _slim_rows(parts: Sequence[Path]) -> Iterator[Any]:
+    """Yield rows that have only what rules look at; a `Sample` takes ten times as long to make."""
+    fields = [f.name for f in dataclasses.fields(Sample) if f.name not in _UNUSED]
+    for part in parts:
+        with _open_part(part) as file:
+            if PACKED in (file.schema_arrow.metadata or {}):
+                yield from read_ledger(part)[0]
+                continue
+            columns = [name for name in fields if name in file.schema_arrow.names]
+            make = namedtuple("Row", columns)._make
+            for batch in file.iter_batches(batch_size=_BATCH, columns=columns):
+                values = [_plain(batch.column(name), name) for name in columns]
+                yield from map(make, zip(*values, strict=True))
+
+
+def _open_part(part: Path) -> pq.ParquetFile:
+    """Open a ledger part, or say why it cannot be judged."""
+    if not part.is_file():
+        raise FileNotFoundError(f"{part} does not exist: its block is not labelled yet; run again")
+    try:
+        file = pq.ParquetFile(part)
+    except pa.ArrowInvalid as error:
+        raise ValueError(
+            f"{part} is damaged or half-written ({error}); delete it, then run the pipeline again"
+        ) from error
+    needed = {f.name for f in dataclasses.fields(Sample) if f.default is dataclasses.MISSING}
+    if missing := sorted(needed - set(file.schema_arrow.names)):
+        file.close()
+        raise ValueError(
+            f"{part} is of a release with another schema: it lacks {', '.join(missing)}. Use the "
+            "release that wrote it, or delete it and run the pipeline again to label its block."
+        )
+    return file
+
+
+_UNUSED = frozenset({"tokens", "utterances", "previous_pseudo_label", "teacher", "recording"})
+
+
+def _plain(column: pa.Array, name: str) -> list[Any]:
+    """Return the values of a column; of segments only where they start and end."""
+    if name != "segments":
+        return column.to_pylist()
+    lists = cast(pa.ListArray, column)
+    items = cast(pa.StructArray, lists.values)
+    spans = list(map(_Segment, items.field("start").to_pylist(), items.field("end").to_pylist()))
+    offsets = lists.offsets.to_pylist()
+    return [spans[a:b] for a, b in zip(offsets[:-1], offsets[1:], strict=True)]

@@ -1,0 +1,308 @@
+"""The command: which recordings, which outputs, and what happens with bad ones."""
+
+import functools
+import io
+import json
+import threading
+from collections.abc import Callable
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+from transformers import WhisperForConditionalGeneration
+
+from distill.__main__ import main
+from distill.arguments import expand
+from distill.recordings import AudioStream, check_output_names, find_recordings
+from distill.student import make_student
+from distill.transcribe_config import TranscribeConfig
+from distill.vad import speech_regions
+from pipeline.audio import AudioError, load_audio
+from pipeline.schema import EMBEDDED_FOLDER, SAMPLE_RATE
+from pipeline.scoring import score
+from tests.distill.material import make_audio
+
+Transcribe = Callable[..., int]
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Three recordings, one of them in a folder and one of 33 s."""
+    folder = tmp_path / "recordings"
+    (folder / "inner").mkdir(parents=True)
+    soundfile.write(folder / "a.wav", make_audio(1.0, 1), SAMPLE_RATE)
+    soundfile.write(folder / "b.flac", make_audio(33.0, 2), SAMPLE_RATE)
+    soundfile.write(folder / "inner" / "a.wav", make_audio(0.1, 3), SAMPLE_RATE)
+    return folder
+
+
+@pytest.fixture
+def transcribe(teacher_folder: Path) -> Transcribe:
+    def call(*arguments: object, model: Path = teacher_folder) -> int:
+        fixed = ["--device=cpu", "--max_new_tokens=6", "--longform.temperatures=[0.0]"]
+        return main(["transcribe", f"--model={model}", *fixed, *map(str, arguments)])
+
+    return call
+
+
+def test_without_an_output_there_is_one_line_for_each_recording_in_order(
+    transcribe: Transcribe, folder: Path, capsys: pytest.CaptureFixture[str]
+):
+    files = [folder / "b.flac", folder / "a.wav", folder / "inner" / "a.wav"]
+    lines = []
+    for batch_size in (1, 16):
+        assert transcribe("--language=en", f"--batch_size={batch_size}", *files) == 0
+        lines.append(capsys.readouterr().out.splitlines())
+    assert len(lines[0]) == 3
+    assert lines[0] == lines[1]
+    assert transcribe("--language=en", "--format=json", *files) == 0
+    printed = map(json.loads, capsys.readouterr().out.splitlines())
+    assert [line["file"] for line in printed] == list(map(str, files))
+
+
+def test_a_folder_is_written_with_its_tree_and_gone_on_with(
+    transcribe: Transcribe, folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+):
+    output = tmp_path / "out"
+    arguments = ["--language=en", "--format=txt,json,srt", "--words", f"--output={output}", folder]
+    assert transcribe(*arguments) == 0
+    written = {str(p.relative_to(output)) for p in output.rglob("*") if p.is_file()}
+    names = {f"{n}.{kind}" for n in ("a", "b", "inner/a") for kind in ("txt", "json", "srt")}
+    assert written == names | {"transcribe.json"}
+    found = json.loads((output / "b.json").read_text())
+    assert found["duration_seconds"] == pytest.approx(33.0)
+    (output / "b.txt").unlink()
+    (output / "a.txt").write_text("untouched")
+    assert transcribe(*arguments) == 0
+    assert (output / "b.txt").is_file()
+    assert (output / "a.txt").read_text() == "untouched"
+    assert transcribe(*arguments, "--overwrite") == 0
+    assert (output / "a.txt").read_text() != "untouched"
+
+
+def test_output_of_other_settings_is_refused(
+    transcribe: Transcribe, folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    arguments = [f"--output={tmp_path}/out", folder / "a.wav"]
+    assert transcribe("--language=en", *arguments) == 0
+    assert transcribe("--language=de", *arguments) == 1
+    assert "out/a.txt exists already" in capsys.readouterr().err
+    assert transcribe("--language=de", "--overwrite", *arguments) == 0
+
+
+def test_bad_recordings_are_listed_and_do_not_stop_the_others(
+    transcribe: Transcribe, folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    (folder / "c.wav").write_bytes(b"")
+    (folder / "d.wav").write_text("no audio at all")
+    soundfile.write(folder / "e.wav", np.zeros(0, dtype=np.float32), SAMPLE_RATE)
+    soundfile.write(folder / "f.wav", np.zeros(SAMPLE_RATE, dtype=np.float32), SAMPLE_RATE)
+    missing, output = folder / "missing.wav", tmp_path / "out"
+    assert transcribe("--language=en", f"--output={output}", folder, missing) == 1
+    error = capsys.readouterr().err
+    assert "4 of 8 recordings failed" in error
+    for name, reason in {
+        "c.wav": "not readable", "d.wav": "not readable",
+        "e.wav": "holds no audio", "missing.wav": "no such file",
+    }.items():  # fmt: skip
+        (line,) = [line for line in error.splitlines() if name in line and ":" in line]
+        assert reason in line
+    assert (output / "f.txt").read_text() == "\n"
+    assert (output / "b.txt").is_file()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["nothing/*.wav"], "no file matches"),
+        (["--device=cuda"], "no CUDA device here"),
+        (["--language=xx"], "does not know language 'xx'"),
+        (["--format=srt"], "needs a folder"),
+    ],
+)
+def test_what_cannot_be_done_is_said(
+    transcribe: Transcribe, folder: Path, capsys: pytest.CaptureFixture[str],
+    arguments: list[str], message: str,
+):  # fmt: skip
+    assert transcribe(folder, *arguments) == 1
+    assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("field", ["format=doc", "batch_size=0", "longform.chunk_seconds=40"])
+def test_bad_settings_are_refused(transcribe: Transcribe, field: str):
+    assert transcribe("x.wav", f"--{field}") == 2
+
+
+@pytest.mark.parametrize("mode", ["sequential", "chunked"])
+def test_an_assistant_changes_no_text(
+    teacher: WhisperForConditionalGeneration, teacher_folder: Path, transcribe: Transcribe,
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], mode: str,
+):  # fmt: skip
+    student = tmp_path / "student"
+    make_student(teacher, decoder_layers=1).save_pretrained(student)
+    printed = []
+    for extra in ([], [f"--assistant={student}"]):
+        assert transcribe("--language=en", f"--mode={mode}", *extra, folder / "b.flac") == 0
+        printed.append(capsys.readouterr().out)
+    assert printed[0] == printed[1]
+
+
+def test_an_assistant_of_another_vocabulary_is_refused(
+    transcribe: Transcribe, folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str],
+    teacher: WhisperForConditionalGeneration,
+):  # fmt: skip
+    teacher.resize_token_embeddings(2300)
+    teacher.save_pretrained(tmp_path / "other")
+    assert transcribe(folder, f"--assistant={tmp_path}/other") == 1
+    assert "2300 tokens, the model 2248" in capsys.readouterr().err
+
+
+def test_words_lie_in_their_segments_in_order(
+    transcribe: Transcribe, folder: Path, capsys: pytest.CaptureFixture[str]
+):
+    arguments = ["--language=en", "--format=json", "--words", "--max_new_tokens=12"]
+    assert transcribe(*arguments, folder / "a.wav") == 0
+    for segment in json.loads(capsys.readouterr().out)["segments"]:
+        times = [t for word in segment["words"] for t in (word["start"], word["end"])]
+        assert times == sorted(times)
+        assert all(segment["start"] <= t <= segment["end"] for t in times)
+
+
+@pytest.mark.parametrize("rate", [8_000, 16_000, 44_100])
+def test_a_stream_is_the_whole_file_whatever_the_windows(tmp_path: Path, rate: int):
+    path = tmp_path / "tone.wav"
+    audio = np.repeat(make_audio(25.0)[: 12 * rate, None], 2, axis=1)
+    soundfile.write(path, audio, rate)
+    whole = load_audio(path)
+    with AudioStream(str(path)) as stream:
+        parts, position = [], 0
+        while (part := stream.read(position, 30_011)).size:
+            parts.append(part.copy())
+            position += len(part)
+    joined = np.concatenate(parts)
+    assert abs(len(joined) - len(whole)) <= 1
+    assert np.abs(joined[: len(whole)] - whole[: len(joined)]).max() < 1e-3
+
+
+def test_a_url_and_standard_input_are_recordings_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    soundfile.write(tmp_path / "tone.flac", make_audio(2.0), SAMPLE_RATE)
+    with AudioStream(str(tmp_path / "tone.flac")) as stream:
+        expected = stream.read(0, 100_000).copy()
+    handler = functools.partial(SimpleHTTPRequestHandler, directory=str(tmp_path))
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        url = f"http://127.0.0.1:{server.server_port}"
+        with AudioStream(f"{url}/tone.flac") as stream:
+            assert np.array_equal(stream.read(0, 100_000), expected)
+        with pytest.raises(AudioError, match="could not be fetched"):
+            AudioStream(f"{url}/nothing.flac")
+        server.shutdown()
+    with (tmp_path / "tone.flac").open("rb") as file:
+        monkeypatch.setattr("sys.stdin", io.TextIOWrapper(file))
+        with AudioStream("-") as stream:
+            assert np.array_equal(stream.read(0, 100_000), expected)
+
+
+def test_the_sound_of_an_m4a_file_is_read(tmp_path: Path):
+    av = pytest.importorskip("av")
+    path = str(tmp_path / "tone.m4a")
+    with av.open(path, "w") as container:
+        track = container.add_stream("aac", rate=SAMPLE_RATE, layout="mono")
+        frame = av.AudioFrame.from_ndarray(make_audio(3.0)[None], format="fltp", layout="mono")
+        frame.sample_rate = SAMPLE_RATE
+        container.mux(track.encode(frame))
+        container.mux(track.encode(None))
+    with AudioStream(path) as stream:
+        assert len(stream.read(0, 100_000)) == pytest.approx(3 * SAMPLE_RATE, abs=3000)
+
+
+def test_a_stream_jumps_forward_and_forgets_what_lies_behind(tmp_path: Path):
+    path = tmp_path / "tone.wav"
+    soundfile.write(path, make_audio(100.0), SAMPLE_RATE, subtype="FLOAT")
+    with AudioStream(str(path)) as stream:
+        assert np.array_equal(
+            stream.read(90 * SAMPLE_RATE, 160), make_audio(100.0)[1_440_000:][:160]
+        )
+        assert len(stream._held) < 15 * SAMPLE_RATE
+        with pytest.raises(ValueError, match="was asked for after"):
+            stream.read(0, 10)
+
+
+def test_a_cut_off_file_is_an_error(tmp_path: Path):
+    path = tmp_path / "cut.flac"
+    soundfile.write(path, make_audio(30.0), SAMPLE_RATE)
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    with pytest.raises(AudioError), AudioStream(str(path)) as stream:
+        stream.read(29 * SAMPLE_RATE, SAMPLE_RATE)
+
+
+def test_two_recordings_of_one_name_are_told_apart_or_refused(folder: Path, tmp_path: Path):
+    soundfile.write(folder / "a.flac", make_audio(0.5), SAMPLE_RATE)
+    found = find_recordings([str(folder / "a.wav"), str(folder / "a.flac")])
+    assert [str(r.output_name) for r in found] == ["a.wav", "a.flac"]
+    with pytest.raises(ValueError, match="would both be written to a.wav"):
+        check_output_names(
+            find_recordings([str(folder / "a.wav"), str(folder / "inner" / "a.wav")])
+        )
+    assert len(find_recordings([str(folder), str(folder / "b.flac")])) == 4
+
+
+def test_speech_is_found_in_noise():
+    pytest.importorskip("silero_vad")
+    path = EMBEDDED_FOLDER / "audio" / "test-000-en-us-f2.opus"
+    speech = load_audio(path, 0.4961, 3.3414)
+    quiet = np.random.default_rng(0).normal(0, 1e-3, 5 * SAMPLE_RATE).astype(np.float32)
+
+    class Memory:
+        def read(self, start: int, num_samples: int) -> np.ndarray:
+            return np.concatenate([quiet, speech, quiet])[start : start + num_samples]
+
+    (region,) = speech_regions(Memory())
+    assert region[0] / SAMPLE_RATE == pytest.approx(5.0, abs=0.5)
+    assert region[1] / SAMPLE_RATE == pytest.approx(8.34, abs=0.7)
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        (["a", "b c"], ['--files=["a", "b c"]']),
+        (["--model", "m", "x", "-"], ["--model", "m", '--files=["x", "-"]']),
+        (["--words", "x", "--vad=true"], ["--words=true", "--vad=true", '--files=["x"]']),
+        (["--words", "false", "x"], ["--words=false", '--files=["x"]']),
+        (
+            ["--longform.condition_on_previous", "x"],
+            ["--longform.condition_on_previous=true", '--files=["x"]'],
+        ),
+        (["--longform.temperatures", "0", "0.5"], ["--longform.temperatures=[0, 0.5]"]),
+        (["--help"], ["--help"]),
+    ],
+)
+def test_arguments_may_be_written_short(given: list[str], expected: list[str]):
+    assert expand(given, TranscribeConfig) == expected
+
+
+def test_a_converted_model_says_much_the_same(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    converters = pytest.importorskip("ctranslate2.converters")
+    converted, embedded = str(tmp_path / "converted"), EMBEDDED_FOLDER / "teacher"
+    converters.TransformersConverter(
+        str(embedded), copy_files=["tokenizer.json", "preprocessor_config.json"]
+    ).convert(converted)
+    clip = tmp_path / "clip.wav"
+    speech = load_audio(EMBEDDED_FOLDER / "audio" / "test-000-en-us-f2.opus", 0.4961, 3.3414)
+    soundfile.write(clip, speech, SAMPLE_RATE)
+    arguments = ["transcribe", "--device=cpu", "--language=en", "--mode=short", str(clip)]
+    printed = []
+    for model in (str(embedded), converted):
+        assert main([*arguments, f"--model={model}"]) == 0
+        printed.append(capsys.readouterr().out)
+    assert score(printed[0], printed[1], "en").wer <= 0.25  # near ties may fall the other way
+    assert main([*arguments, f"--model={converted}", "--words", "--format=json"]) == 0
+    words = [w for s in json.loads(capsys.readouterr().out)["segments"] for w in s["words"]]
+    times = [time for word in words for time in (word["start"], word["end"])]
+    assert times == sorted(times)
+    assert main([*arguments, f"--model={converted}", "--assistant=embedded"]) == 1
+    assert "cannot be assisted" in capsys.readouterr().err

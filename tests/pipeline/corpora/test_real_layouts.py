@@ -1,0 +1,161 @@
+"""The committed configurations read corpora of the layout that they are written for."""
+
+import dataclasses
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from pipeline.audio import load_audio
+from pipeline.config import CorpusConfig, load_config
+from pipeline.corpora import Utterance
+from pipeline.plan import entries, make_plan
+from tests.pipeline.conftest import write_tone
+from tests.pipeline.corpora.test_folder import librispeech
+from tests.pipeline.corpora.test_hub import peoples_speech
+from tests.pipeline.corpora.test_kaldi import ami
+from tests.pipeline.corpora.test_lhotse import recording, supervision, write
+from tests.pipeline.corpora.test_parquet import hub_rows
+from tests.pipeline.corpora.test_parquet import write as write_parquet
+from tests.pipeline.corpora.test_stm import tedlium
+from tests.pipeline.corpora.test_table import common_voice
+from tests.pipeline.corpora.test_webdataset import sample, write_tar
+
+CONFIGS = Path(__file__).parents[3] / "configs/pipeline"
+Made = dict[str, str]
+
+
+def make_librispeech(root: Path) -> Made:
+    return {"path": str(librispeech(root))}
+
+
+def make_common_voice(root: Path) -> Made:
+    return {"path": str(common_voice(root)), "audio": str(root / "clips")}
+
+
+def make_gigaspeech(root: Path) -> Made:
+    (root / "audio").mkdir()
+    write_tone(root / "audio/POD1.flac", 6.0).rename(root / "audio/POD1.opus")
+    recordings = write(root / "r.jsonl.gz", recording("POD1"))
+    path = write(root / "s.jsonl.gz", supervision("0", "POD1"), supervision("1", "POD1", start=3.5))
+    return {"path": str(path), "audio": str(recordings)}
+
+
+def make_voxpopuli(root: Path) -> Made:
+    rows = [
+        {"audio_id": row["id"], "speaker_id": "s", "raw_text": row["text"], "audio": row["audio"]}
+        for row in hub_rows(4)
+    ]
+    write_parquet(root / "0000.parquet", rows)
+    return {"path": str(root / "*.parquet")}
+
+
+def make_tedlium(root: Path) -> Made:
+    tedlium(root)
+    return {"path": str(root / "stm"), "audio": str(root / "sph")}
+
+
+def make_ami(root: Path) -> Made:
+    return {"path": str(ami(root))}
+
+
+def make_peoples_speech(root: Path) -> Made:
+    return {"path": str(peoples_speech(root)), "source_split": "train.100", "revision": ""}
+
+
+def make_podcasts(root: Path) -> Made:
+    (root / "show").mkdir()
+    write_tone(root / "show/episode 1.mp3", 3.0, sample_rate=44_100)
+    write_tone(root / "trailer.ogg", 1.0)
+    return {"path": str(root)}
+
+
+def make_relabel(root: Path) -> Made:
+    fields = {"reference": "x", "duration_seconds": 0.5, "speaker": "s", "licence": "cc0-1.0"}
+    write_tar(root / "a-00000.tar", sample("a", 0.5, **fields) + sample("b", 0.5, **fields))
+    return {"path": str(root / "a-*.tar")}
+
+
+@pytest.mark.parametrize(
+    ("make", "count"),
+    [
+        (make_librispeech, 4),
+        (make_common_voice, 3),
+        (make_gigaspeech, 2),
+        (make_voxpopuli, 4),
+        (make_tedlium, 2),
+        (make_ami, 3),
+        (make_peoples_speech, 6),
+        (make_podcasts, 2),
+        (make_relabel, 2),
+    ],
+)
+def test_configuration_reads_its_corpus(tmp_path: Path, make: Callable[[Path], Made], count: int):
+    name = make.__name__.removeprefix("make_").replace("_", "-")
+    config = load_config(CONFIGS / f"{name}.yaml")
+    fields: dict = dict(make(tmp_path))
+    if "revision" in fields:
+        fields["revision"] = None
+    corpora: list[CorpusConfig] = [dataclasses.replace(config.corpora[0], **fields)]
+    config = dataclasses.replace(config, corpora=corpora)
+    plan = make_plan(config, "r")
+    found = [entry for block in plan.blocks for entry in entries(block, config)]
+    utterances = [entry for entry in found if isinstance(entry, Utterance)]
+    assert plan.num_utterances == len(found)
+    assert len(utterances) == count
+    for utterance in utterances:
+        seconds = utterance.duration_seconds
+        audio = load_audio(
+            utterance.path, utterance.start_seconds, seconds, channel=utterance.channel
+        )
+        assert audio.size > 1000
+        assert (utterance.reference is None) == (name == "podcasts")
+
+
+def test_every_kind_of_corpus_has_a_configuration():
+    used = {c.kind for path in CONFIGS.glob("*.yaml") for c in load_config(path).corpora}
+    kinds = CorpusConfig.__annotations__["kind"].__args__
+    assert used == set(kinds)
+
+
+DATA = Path("/work/shared/data/speech")
+
+
+@pytest.mark.skipif(not DATA.is_dir(), reason="needs the folder of real speech")
+@pytest.mark.parametrize(
+    "name", ["de_kerstin", "en_kathleen", "en_speechocean_train", "nl_nathalie"]
+)
+@pytest.mark.parametrize("kind", ["manifest", "folder", "webdataset"])
+def test_real_speech_is_accounted_for(tmp_path: Path, name: str, kind: str):
+    lines = [json.loads(x) for x in (DATA / name / "manifest.jsonl").read_text().splitlines()]
+    recorded = {line["audio_filepath"] for line in lines}
+    fields: dict = {"name": "real", "licence": "cc0-1.0", "kind": kind, "language": name[:2]}
+    expected = len(lines)
+    match kind:
+        case "manifest":
+            fields["path"] = str(DATA / name / "manifest.jsonl")
+        case "folder":
+            fields |= {"path": str(DATA / name), "references": False}
+            expected = len(recorded)
+        case "webdataset":
+            lines = lines[:40]
+            expected = len(lines)
+            members = []
+            for number, line in enumerate(lines):
+                audio = DATA / name / line["audio_filepath"]
+                members.append((f"{number:04d}{audio.suffix}", audio.read_bytes()))
+                members.append((f"{number:04d}.json", json.dumps(line).encode()))
+            fields["path"] = str(write_tar(tmp_path / "a.tar", members))
+    config = dataclasses.replace(
+        load_config(CONFIGS / "minimal.yaml"), corpora=[CorpusConfig(**fields)]
+    )
+    plan = make_plan(config, "r")
+    found = [entry for block in plan.blocks for entry in entries(block, config)]
+    assert len(found) == plan.num_utterances == expected
+    assert all(isinstance(entry, Utterance) for entry in found)
+    if kind == "manifest":
+        assert plan.duration_seconds == pytest.approx(sum(x["duration"] for x in lines), abs=1)
+    for entry in found[:: max(len(found) // 5, 1)]:
+        assert isinstance(entry, Utterance)
+        assert load_audio(entry.path).size > 1000
