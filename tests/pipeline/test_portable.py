@@ -19,7 +19,6 @@ from pipeline.schema import read_index
 from pipeline.workers import RunError
 from tests.pipeline.killing import REPOSITORY, tree
 
-
 SEARCH_PATH = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
 """The pool starts its workers as `python`."""
 
