@@ -17,6 +17,7 @@ import threading
 import time
 from collections.abc import Callable
 
+import grpc
 import psutil
 from apache_beam.options.pipeline_options import (
     DirectOptions,
@@ -195,7 +196,8 @@ def watch(work: Callable[[], object], on_tick: Callable[[], None]) -> None:
 
 def _reason(error: Exception) -> str:
     """Return what went wrong in a worker, without the traceback that Beam makes its message of."""
-    last_line = (str(error).strip() or repr(error)).splitlines()[-1]
+    said = error.details() if isinstance(error, grpc.Call) else str(error)
+    last_line = ((said or "").strip() or type(error).__name__).splitlines()[-1]
     return _BEAM_SUFFIX.sub("", last_line)
 
 

@@ -19,6 +19,9 @@ from pipeline.schema import read_index
 from pipeline.workers import RunError
 from tests.pipeline.killing import REPOSITORY, tree
 
+SEARCH_PATH = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+"""The pool starts its workers as `python`."""
+
 
 def free_port() -> int:
     with socket.socket() as listening:
@@ -33,7 +36,7 @@ def server(module: str, option: str, log: Path) -> Iterator[int]:
     with log.open("wb") as output:
         started = subprocess.Popen(
             [sys.executable, "-m", module, option, str(port)],
-            env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
+            env={**os.environ, "PYTHONPATH": str(REPOSITORY), "PATH": SEARCH_PATH},
             stdout=output,
             stderr=subprocess.STDOUT,
         )
