@@ -21,7 +21,7 @@ from pipeline.config import load_config, to_yaml
 from pipeline.run import run
 from tests.pipeline import killing
 
-NUM_POINTS = int(os.environ.get("FAULT_POINTS", "3"))
+NUM_POINTS = int(os.environ.get("FAULT_POINTS", "2"))
 
 
 @pytest.fixture
