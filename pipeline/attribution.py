@@ -100,4 +100,4 @@ def _owner_of_extra(
     between = range(0 if left is None else left + 1, num_parts if right is None else right)
     if between:  # a part without text, in which something was said all the same
         return between[0]
-    return right if left is None else left
+    return owners[max(place - 1, 0)]

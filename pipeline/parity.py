@@ -5,15 +5,14 @@ import importlib.util
 import logging
 import math
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 
 import numpy as np
 
-from pipeline.audio import AudioError, load_audio
-from pipeline.clips import Clip, make_clip
-from pipeline.config import PipelineConfig
+from pipeline.clips import Clip, make_clips, read_clip
+from pipeline.config import CorpusConfig, PipelineConfig
 from pipeline.corpora import Utterance, read
 from pipeline.schema import model_path
 from pipeline.scoring import corpus_rate, normalize, score
@@ -21,6 +20,7 @@ from pipeline.teacher import load_teacher, resolve_revision
 from pipeline.teacher.engine import ENGINES
 from pipeline.teacher.hardware import installed
 from pipeline.teacher.openai_reference import transcribe
+from pipeline.voice import find_speech
 
 logger = logging.getLogger(__name__)
 
@@ -55,7 +55,7 @@ def parity(config: PipelineConfig, num_clips: int) -> list[Agreement]:
     clips, audio = _clips(config, num_clips)
     if not clips:
         raise ValueError("none of the first clips of the corpora can be read")
-    languages = [clip.utterance.language for clip in clips]
+    languages = [clip.language for clip in clips]
     revision = resolve_revision(config.teacher)
     texts: dict[str, list[str]] = {}
     for engine in ENGINES:
@@ -76,7 +76,8 @@ def parity(config: PipelineConfig, num_clips: int) -> list[Agreement]:
             texts["openai-whisper"] = transcribe(name, revision, audio, languages, config.decoding)
         except (ImportError, ValueError) as error:
             logger.warning("openai-whisper is left out: %s", error)
-    return compare(texts, [clip.utterance.reference for clip in clips], languages)
+    references = [clip.spans[0].utterance.reference or "" for clip in clips]
+    return compare(texts, references, languages)
 
 
 def compare(
@@ -114,19 +115,19 @@ def _clips(config: PipelineConfig, num_clips: int) -> tuple[list[Clip], list[np.
     """Read the first clips of each corpus, the same number of each."""
     clips, audio = [], []
     for corpus in config.corpora:
-        found = (
-            made
-            for entry in read(corpus)
-            if isinstance(entry, Utterance)
-            and isinstance(made := make_clip(entry, config.clips), Clip)
-        )
-        for clip in islice(found, max(1, num_clips // len(config.corpora))):
-            utterance = clip.utterance
-            try:
-                samples = load_audio(utterance.path, utterance.start_seconds, clip.duration_seconds)
-            except AudioError as error:
-                logger.warning("%s is left out: %s", clip.id, error)
+        for clip in islice(_alone(corpus, config), max(1, num_clips // len(config.corpora))):
+            heard, failures = read_clip(clip)
+            if heard is None:
+                logger.warning("%s is left out: %s", clip.id, failures[0].message)
                 continue
             clips.append(clip)
-            audio.append(samples)
+            audio.append(heard[1])
     return clips, audio
+
+
+def _alone(corpus: CorpusConfig, config: PipelineConfig) -> Iterator[Clip]:
+    """Make clips of one utterance each; long ones are left out, however the run would cut them."""
+    rules = dataclasses.replace(config.clips, pack="no", long="reject")
+    for entry in read(corpus):
+        if isinstance(entry, Utterance):
+            yield from make_clips([entry], rules, find_speech).clips

@@ -1,5 +1,6 @@
 import dataclasses
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -84,7 +85,7 @@ def test_utterances_of_one_speaker_share_clips_in_their_order():
 
 
 def test_what_must_not_be_mixed_is_not_mixed():
-    other = [{"language": "de"}, {"licence": "cc-by-4.0"}, {"speaker": "b"}]
+    other: list[dict[str, Any]] = [{"language": "de"}, {"licence": "cc-by-4.0"}, {"speaker": "b"}]
     spoken = [short(i, **{"speaker": "a", **fields}) for i, fields in enumerate([{}, *other])]
     assert ids(made(*spoken, pack="before_label")) == [["u0"], ["u1"], ["u2"], ["u3"]]
     assert ids(made(*spoken, pack="before_label", pack_by="any")) == [["u0", "u3"], ["u1"], ["u2"]]

@@ -10,7 +10,7 @@ from pipeline.context import needs_ledger, read_context, with_ledger
 from pipeline.duplicates import find_duplicates, read_evaluation_sets
 from pipeline.filters import FilterConfig, rejection
 from pipeline.ledger import write_ledger
-from pipeline.schema import Sample
+from pipeline.schema import ClipUtterance, Sample
 from pipeline.shards import write_shard
 
 ROW = Sample(
@@ -24,18 +24,18 @@ ROW = Sample(
 LONG = "every tuesday the boy from america ran home at two in the morning and slept"
 
 
-class Hashed:
-    """A row with the hash of its audio."""
-
-    def __init__(self, row: Sample, audio_sha256: str):
-        self.row, self.audio_sha256 = row, audio_sha256
-
-    def __getattr__(self, name: str):
-        return getattr(self.row, name)
-
-
 def hashed(audio: str, **changes) -> Sample:
-    return Hashed(replace(ROW, **changes), audio)  # pyright: ignore[reportReturnType]
+    """Return a row of one utterance with this hash of its audio."""
+    row = replace(ROW, **changes)
+    alone = ClipUtterance(
+        id=row.id,
+        start=0.0,
+        duration=row.duration_seconds,
+        reference=row.reference,
+        pseudo_label=row.pseudo_label,
+        audio_sha256=audio,
+    )
+    return replace(row, utterances=(alone,))
 
 
 def test_the_same_audio_with_the_same_label_is_a_duplicate():

@@ -103,7 +103,7 @@ def finish(config_file: Path, output: Path) -> None:
 def test_sigterm_ends_the_run_at_once_and_the_next_one_finishes_it(job):
     config_file, output = job
     started = killing.start(config_file, output, FAULT_AT="before batch:2", FAULT_SIGNAL="SIGTERM")
-    printed, _ = started.communicate(timeout=50)
+    printed, _ = started.communicate(timeout=300)
     assert started.returncode == 143, printed
     assert "error: terminated; what is committed is kept, run again to finish" in printed
     assert "Traceback" not in printed
@@ -117,7 +117,7 @@ def test_sigterm_stops_the_workers_too(job):
     started = start_two_workers(
         config_file, output, FAULT_AT="before batch:1", FAULT_SIGNAL="SIGTERM"
     )
-    printed, _ = started.communicate(timeout=50)  # ends when all have closed their output
+    printed, _ = started.communicate(timeout=300)  # ends when all have closed their output
     assert started.returncode == 143, printed
     assert "Traceback" not in printed
     finish(config_file, output)
@@ -129,7 +129,7 @@ def test_workers_end_when_their_launcher_is_killed(job):
     started = start_two_workers(
         config_file, output, FAULT_AT="before batch:1", FAULT_SIGNAL="SIGKILL"
     )
-    printed, _ = started.communicate(timeout=50)
+    printed, _ = started.communicate(timeout=300)
     assert started.returncode == -signal.SIGKILL, printed
     finish(config_file, output)
 
@@ -138,7 +138,7 @@ def test_workers_end_when_their_launcher_is_killed(job):
 def test_launcher_notices_that_a_worker_was_killed(job):
     config_file, output = job
     started = start_two_workers(config_file, output, FAULT_AT="after batch:1")
-    printed, _ = started.communicate(timeout=120)
+    printed, _ = started.communicate(timeout=300)
     assert started.returncode == 1, printed
     assert "error: a worker process died" in printed
     finish(config_file, output)

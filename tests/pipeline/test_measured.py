@@ -13,7 +13,7 @@ from pipeline.duplicates import Contamination, _runs, find_duplicates
 from pipeline.embedded.text import sentences
 from pipeline.filters import REASONS, FilterConfig, verdict_bits
 from pipeline.measures import RuleMeasure, measure
-from pipeline.schema import Sample, Segment
+from pipeline.schema import ClipUtterance, Sample, Segment
 from pipeline.scoring import score
 from pipeline.wording import _phrase_file
 
@@ -187,9 +187,8 @@ def test_without_references_the_other_rules_still_find_most(planted):
 
 def test_copies_and_evaluation_sentences_are_found(planted):
     rows = planted[0][:200]
-    hashed = []
-    for i, r in enumerate([*rows, *(replace(r, id=f"copy{r.id}") for r in rows[:20])]):
-        hashed.append(Hashed(r, f"sha{i if i < 200 else i - 200}"))
+    hashed = [_hashed(r, f"sha{i}") for i, r in enumerate(rows)]
+    hashed += [replace(r, id=f"copy{r.id}") for r in hashed[:20]]
     assert [key[2] for key in find_duplicates(hashed)] == [f"copy{r.id}" for r in rows[:20]]
     inside = rows[::10]
     runs = {h for r in inside for h in _runs(r.reference, "en", 10)}
@@ -199,14 +198,16 @@ def test_copies_and_evaluation_sentences_are_found(planted):
     assert len(found) <= len(inside) / 0.95
 
 
-class Hashed:
-    """A row with the hash of its audio."""
-
-    def __init__(self, row: Sample, audio_sha256: str):
-        self.row, self.audio_sha256 = row, audio_sha256
-
-    def __getattr__(self, name: str):
-        return getattr(self.row, name)
+def _hashed(row: Sample, audio_sha256: str) -> Sample:
+    """Return the row as one of a single utterance with this hash of its audio."""
+    utterance = ClipUtterance(
+        id=row.id,
+        start=0.0,
+        duration=row.duration_seconds,
+        reference=row.reference,
+        audio_sha256=audio_sha256,
+    )
+    return replace(row, utterances=(utterance,))
 
 
 @pytest.mark.parametrize(

@@ -5,10 +5,13 @@ from hypothesis import strategies as st
 
 from pipeline.packing import GRID_SAMPLES, pack, place
 
+Item = tuple[str, int, int]
+"""Key, length in steps of the grid, number."""
+
 LENGTHS = st.lists(st.tuples(st.sampled_from("ab"), st.integers(1, 120)), max_size=40)
 
 
-def packed(items: list[tuple[str, int]], **options) -> list[list[tuple[str, int]]]:
+def packed(items: list[Item], **options: int) -> list[list[Item]]:
     return pack(
         items,
         lambda item: item[1] * GRID_SAMPLES,

@@ -11,7 +11,7 @@ from pipeline.layout import Layout
 from pipeline.ledger import read_failures, read_ledger, write_failures
 from pipeline.run import run
 from pipeline.schema import read_index
-from pipeline.teacher import load_teacher
+from pipeline.teacher import Prepared, load_teacher
 from tests.pipeline.killing import tree
 from tests.pipeline.test_blocks import FailsOnLoud
 
@@ -50,6 +50,9 @@ def test_what_failed_is_labelled_and_only_its_block_is_touched(failed, monkeypat
     class Counts:
         def __init__(self, real) -> None:
             self.real = real
+
+        def prepare(self, clips):
+            return self.real.prepare(clips)
 
         def label(self, clips, language):
             batches.append(len(clips))
@@ -124,5 +127,10 @@ def test_utterance_of_a_pack_is_retried_in_a_clip_of_its_own(
 
 
 class FailsAlways:
+    """A teacher that is ready for every clip and labels none."""
+
+    def prepare(self, clips):
+        return Prepared(clips=clips, features=[])
+
     def label(self, clips, language):
         raise RuntimeError("away")

@@ -1,7 +1,7 @@
 """Kill this process at a chosen point of its work. Python loads this by itself, from PYTHONPATH.
 
 FAULT_AT=KIND:N kills with SIGKILL at the N-th event of a kind, counted from 1 in each process. With
-FAULT_SIGNAL the launcher gets that signal instead, and the work at that point takes a minute.
+FAULT_SIGNAL the launcher gets that signal instead, and the work at that point takes ten minutes.
 FAULT_TRACE=FILE writes down the kind of every event. Only what touches FAULT_ROOT counts. The
 stopwatch stands still, so that two runs write the same bytes.
 """
@@ -35,7 +35,7 @@ def event(kind):
             return
     if _SIGNAL:
         os.kill(_LAUNCHER, signal.Signals[_SIGNAL])
-        time.sleep(60)
+        time.sleep(600)
     else:
         os.kill(os.getpid(), signal.SIGKILL)
 
