@@ -170,7 +170,8 @@ class Distillation(nn.Module):
     ) -> tuple[HiddenStates, Tensor]:
         """Return the decoder's output (tokens, width) at the positions that have a label."""
         with capturing(model, kept, self.hidden_loss is not None) as states:
-            decoder = self._decoders[id(model)] or model.model.decoder
+            decoder = self._decoders[id(model)]  # asking a compiled one whether it is true raises
+            decoder = model.model.decoder if decoder is None else decoder
             hidden = decoder(input_ids=inputs, encoder_hidden_states=sound, use_cache=False)
         return states, hidden.last_hidden_state[kept]
 

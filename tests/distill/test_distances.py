@@ -20,8 +20,11 @@ def test_the_distance_to_itself_is_nothing_and_to_others_it_is_something(name: A
 @pytest.mark.parametrize("name", ["ln_mse", "cosine", "softmax_mse"])
 def test_a_distance_is_a_mean_over_tokens(name: Any):
     ours, theirs = features(0), features(1)
-    halves = [DISTANCES[name](ours[part], theirs[part]) for part in (slice(20), slice(20, 40))]
-    assert DISTANCES[name](ours, theirs).item() == pytest.approx(sum(halves).item() / 2, rel=1e-5)
+    first, second = (
+        DISTANCES[name](ours[part], theirs[part]) for part in (slice(20), slice(20, 40))
+    )
+    mean = (first + second).item() / 2
+    assert DISTANCES[name](ours, theirs).item() == pytest.approx(mean, rel=1e-5)
 
 
 def test_scale_and_offset_of_a_token_do_not_count_in_ln_mse():

@@ -78,7 +78,7 @@ def test_every_matching_trains_a_student_of_another_width(teacher: Whisper, mode
     (projection,) = step.hidden_loss.projections  # pyright: ignore
     assert projection.weight.shape == (64, 32)
     assert projection.weight.grad.abs().sum() > 0
-    assert step.student.model.decoder.layers[0].fc1.weight.grad is not None
+    assert step.student.get_parameter("model.decoder.layers.0.fc1.weight").grad is not None
 
 
 @pytest.mark.parametrize("direction", ["student-to-teacher", "teacher-to-student"])

@@ -3,7 +3,6 @@
 from pathlib import Path
 
 import pytest
-import torch
 from transformers import WhisperForConditionalGeneration
 
 from distill.quantization import inspect, save, size_report
@@ -62,7 +61,7 @@ def test_a_written_base_file_is_as_long_as_computed(tmp_path: Path):
 
 
 def test_a_plain_float16_file_is_as_long_as_computed(tmp_path: Path):
-    model = WhisperForConditionalGeneration(standard_config("tiny")).to(torch.float16)
+    model = WhisperForConditionalGeneration(standard_config("tiny")).half()
     model.save_pretrained(tmp_path)
     assert inspect(tmp_path) == size_report("tiny", "float16")
     assert inspect(tmp_path).float16_ratio == 1
