@@ -6,8 +6,10 @@ one loss divided by the tokens of the whole optimiser step. Everything around it
 schedule, checkpoints, resume, devices) is transformers' Trainer.
 """
 
+import atexit
 import contextlib
 import logging
+import os
 import signal
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -393,9 +395,22 @@ def out_of_patience(step: int, best_step: int | None, config: TrainConfig) -> bo
     return step - best_step >= validation.patience * validation.every_steps
 
 
+_leaving = torch.multiprocessing.Event()
+"""Set when this process ends, before Python asks its loader processes to."""
+atexit.register(_leaving.set)
+
+
 def _leave_stopping_to_the_trainer(_worker: int) -> None:
-    """Let a loader process ignore a request to end, which may go to the whole process group."""
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    """Let a loader process ignore a request to end, which may go to the whole process group.
+
+    A trainer that ends asks with the same signal, and would wait for ever for one that ignores it.
+    """
+
+    def end_with_the_trainer(_number: int, _frame: object) -> None:
+        if _leaving.is_set():
+            os._exit(0)
+
+    signal.signal(signal.SIGTERM, end_with_the_trainer)
 
 
 class Following(TrainerCallback):

@@ -1,4 +1,6 @@
 import itertools
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -455,3 +457,18 @@ def test_an_average_survives_saving_and_spares_what_is_frozen(student, tmp_path:
     again.load(tmp_path)
     assert again.updates == 1
     torch.testing.assert_close(again.weights, average.weights)
+
+
+def test_a_process_that_ends_with_its_loader_open_does_not_wait_for_it():
+    """A training that fails holds its loader until the end; its processes ignore SIGTERM."""
+    code = (
+        "import sys\n"
+        "from torch.utils.data import DataLoader\n"
+        "from distill import trainer\n"
+        "ready = trainer._leave_stopping_to_the_trainer\n"
+        "loader = iter(DataLoader(range(1000), num_workers=1, worker_init_fn=ready))\n"
+        "next(loader)\n"
+        "sys.exit(3)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], timeout=120, check=False)
+    assert done.returncode == 3
