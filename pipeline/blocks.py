@@ -22,7 +22,7 @@ from pipeline.clips import (
     make_clips,
     pack_clips,
 )
-from pipeline.config import ClipConfig, PipelineConfig
+from pipeline.config import ClipConfig, FilterConfig, PipelineConfig
 from pipeline.context import Context, read_context
 from pipeline.corpora import Utterance
 from pipeline.cutting import join, keep_only, reasons, with_previous
@@ -52,8 +52,11 @@ logger = logging.getLogger(__name__)
 _teacher = lru_cache(maxsize=1)(load_teacher)
 """One teacher per process: loading a large one takes longer than labelling a block."""
 
-_context = lru_cache(maxsize=1)(read_context)
-"""What the filter's options name in files, once per process."""
+
+@lru_cache(maxsize=1)
+def _context(config: FilterConfig, shard_key: str) -> Context:
+    """Read what the filter's options name in files, once per process and content of the files."""
+    return read_context(config)
 
 
 def process_block(
@@ -161,7 +164,7 @@ def build_shard(
     found = entries(block, config)
     utterances = {e.id: e for e in found if isinstance(e, Utterance)}
     fates = [fate_of_failure(f) for f in not_labelled]
-    context = context or _context(config.filter)
+    context = context or _context(config.filter, keys.shard_key)
     kept: list[Sample] = []
     for row in rows:
         against = reasons(row, config.filter, context)

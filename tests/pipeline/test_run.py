@@ -273,7 +273,11 @@ def test_speech_that_overlaps_an_evaluation_set_is_rejected(corpus, configure, t
         corpus(*tones(2, text=said)),
         teacher=TeacherConfig(model=str(tmp_path / "says"), device="cpu"),
         decoding=DecodingConfig(max_new_tokens=40),
-        filter=FilterConfig(evaluation_sets=(str(tmp_path / "eval.txt"),), contamination_words=5),
+        filter=FilterConfig(
+            evaluation_sets=(str(tmp_path / "eval.txt"),),
+            contamination_words=5,
+            speaking_rate="off",
+        ),
     )
     totals = run(config).totals
     assert totals
