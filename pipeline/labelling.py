@@ -4,6 +4,7 @@ The next batch is read and its features are computed while the teacher is at wor
 is who shares a batch, and what happens when one cannot be labelled.
 """
 
+import contextlib
 import logging
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -58,8 +59,9 @@ def label_clips(
     def ready(clips: Sequence[Clip]) -> tuple[Batch, list[Failure], Prepared | None]:
         with stopwatch.stage("read"):
             batch, unreadable = _read(clips)
-            prepared = teacher.prepare([audio for _, audio in batch]) if batch else None
-        return batch, unreadable, prepared
+            with contextlib.suppress(Exception):  # `label` meets it again, clip by clip
+                return batch, unreadable, teacher.prepare([audio for _, audio in batch])
+        return batch, unreadable, None
 
     for _, (batch, unreadable, prepared) in ahead(_batches(planned.clips, batch_size), ready):
         done, failed = label(batch, prepared)
