@@ -36,7 +36,7 @@ quickstart: .venv/.installed
 	$(BIN)/python -m pipeline.embedded.summary $(OUTPUT)
 
 test: check
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadfile
 
 check: .venv/.installed
 	$(BIN)/ruff check

@@ -45,8 +45,8 @@ def load_openai(name: str, revision: str) -> Any:
     """
     import torch
     import transformers
-    import whisper
-    from whisper.model import ModelDimensions, Whisper
+    import whisper  # pyright: ignore[reportMissingImports]
+    from whisper.model import ModelDimensions, Whisper  # pyright: ignore[reportMissingImports]
 
     assert whisper
     source = transformers.WhisperForConditionalGeneration.from_pretrained(

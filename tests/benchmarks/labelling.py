@@ -170,7 +170,7 @@ def transformers_pipeline(setting: Setting) -> Label:
         if setting.timestamps:
             options["return_timestamps"] = True
         inputs = [{"raw": clip.copy(), "sampling_rate": SAMPLE_RATE} for clip in clips]
-        return [found["text"].strip() for found in recognise(inputs, **options)]
+        return [found["text"].strip() for found in recognise(inputs, **options)]  # pyright: ignore[reportArgumentType]
 
     return label
 
