@@ -99,7 +99,7 @@ def test_the_worst_clip_is_shown_with_what_is_wrong(finished: Path):
         {"kind": "replace", "reference": "horse", "label": "house"},
     ]
     page = (finished / "report.html").read_text()
-    assert page.count("data:audio/ogg;base64,") == 1
+    assert page.count("data:audio/mpeg;base64,") == 1
     assert '<del title="substituted: in the reference">horse</del>' in page
 
 
