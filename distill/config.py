@@ -318,6 +318,9 @@ class TrainConfig:
     frozen: list[str] = field(default_factory=list)
     """Weights that stay as they are, by name; `*` stands for anything, as in
     `model.decoder.layers.0.*`."""
+    decoder_layerdrop: float = 0.0
+    """Share of decoder layers that a step skips, drawn anew each time (LayerDrop, arXiv
+    1909.11556). A teacher trained so can lose layers: its students start from less of an error."""
     average_decay: float | None = None
     """Keep a moving average of the weights with this decay (such as 0.999), which becomes the
     student; null takes the weights themselves."""
@@ -356,6 +359,12 @@ class TrainConfig:
             raise ValueError(
                 f"average_decay is {self.average_decay}; it must lie between 0 and 1, or be null"
             )
+        if not 0 <= self.decoder_layerdrop < 1:
+            raise ValueError(
+                f"decoder_layerdrop is {self.decoder_layerdrop}; it must be from 0 to below 1"
+            )
+        if self.decoder_layerdrop and self.hidden:
+            raise ValueError("hidden compares every layer; set decoder_layerdrop to 0")
         if self.teacher is None and self.loss.weights[1] > 0:
             raise ValueError(
                 "the KL term needs a teacher: set `teacher`, or `loss.preset: labels-only`"

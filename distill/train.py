@@ -134,6 +134,7 @@ def make_step(config: TrainConfig, processor: WhisperProcessor) -> Distillation:
     student = load_model(config.student)
     if config.gradient_checkpointing:
         student.gradient_checkpointing_enable({"use_reentrant": False})
+    student.model.decoder.layerdrop = config.decoder_layerdrop  # of this training, not of the model
     teacher = load_model(config.teacher) if config.teacher and needs_teacher(config) else None
     hidden_loss = None
     if config.hidden and teacher is not None:

@@ -8,7 +8,6 @@ validation and test parts occur nowhere else. Into the train part defects are pl
 `planted.jsonl`: what a filter should catch is known exactly.
 """
 
-import io
 import json
 import random
 import sys
@@ -16,12 +15,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import soundfile
 
 from pipeline.embedded.speech import (
     Condition,
     Voice,
     degrade,
+    encode_opus,
     noise,
     random_condition,
     scale,
@@ -34,8 +33,6 @@ from pipeline.schema import EMBEDDED_FOLDER, SAMPLE_RATE
 SEED = 20261120
 SNR_DB = (10.0, 15.0, 20.0)
 RECORDING_SECONDS = 60.0
-OPUS_COMPRESSION = 0.96
-"""libsndfile's scale from 0 to 1; about 16 kbit/s for 16 kHz mono."""
 
 MINUTES = {"train": 69.5, "validation": 11.6, "test": 17.2}
 VOICES: dict[str, list[tuple[str, str, int, int]]] = {
@@ -183,7 +180,7 @@ def record(
             }
         )
     audio = degrade(np.concatenate([*parts, silence(0.5)]), condition, noise_rng)
-    write_opus(folder / "audio" / f"{name}.opus", np.clip(audio, -1.0, 1.0))
+    (folder / "audio" / f"{name}.opus").write_bytes(encode_opus(np.clip(audio, -1.0, 1.0)))
     return audio.size / SAMPLE_RATE
 
 
@@ -217,20 +214,6 @@ def corrupt_recording(
         lines.append(line)
         planted.append({"id": line["id"], "defect": "corrupt_file", "spoken": ""})
     return planted
-
-
-def write_opus(path: Path, samples: np.ndarray) -> None:
-    """Write a recording as Ogg Opus."""
-    buffer = io.BytesIO()
-    soundfile.write(
-        buffer,
-        samples,
-        SAMPLE_RATE,
-        format="OGG",
-        subtype="OPUS",
-        compression_level=OPUS_COMPRESSION,
-    )
-    path.write_bytes(buffer.getvalue())
 
 
 def write_lines(path: Path, lines: list[dict]) -> None:

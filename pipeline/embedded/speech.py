@@ -31,6 +31,9 @@ VARIANTS = (
     "grandma", "grandpa",
 )  # fmt: skip
 
+OPUS_COMPRESSION = 0.96
+"""libsndfile's scale from 0 to 1; about 16 kbit/s for 16 kHz mono."""
+
 NoiseKind = Literal["white", "pink", "hum"]
 
 
@@ -130,11 +133,32 @@ def degrade(samples: np.ndarray, condition: Condition, rng: np.random.Generator)
     return samples + level * noise(condition.noise, samples.size, rng)
 
 
-def random_condition(rng: random.Random, snr_db: tuple[float, ...]) -> Condition:
-    """Draw a condition: half of them clean, a third noisy, some through the telephone."""
-    noisy = rng.random() < 0.4
+def random_condition(
+    rng: random.Random, snr_db: tuple[float, ...], noisy_share: float = 0.4
+) -> Condition:
+    """Draw a condition: so many of them noisy, some through the telephone, the rest clean."""
+    noisy = rng.random() < noisy_share
     return Condition(
         telephone=rng.random() < 0.15,
         noise=rng.choice(("white", "pink", "hum")) if noisy else None,
         snr_db=rng.choice(snr_db) if noisy else None,
     )
+
+
+def encode_opus(samples: np.ndarray) -> bytes:
+    """Return the sound as an Ogg Opus file."""
+    buffer = io.BytesIO()
+    soundfile.write(
+        buffer,
+        samples,
+        SAMPLE_RATE,
+        format="OGG",
+        subtype="OPUS",
+        compression_level=OPUS_COMPRESSION,
+    )
+    return buffer.getvalue()
+
+
+def decode_opus(data: bytes) -> np.ndarray:
+    """Return the samples of such a file, float32, shape (samples,)."""
+    return soundfile.read(io.BytesIO(data), dtype="float32")[0]

@@ -1,11 +1,13 @@
 """Speech to train the embedded teacher on: many voices, every length, its references as labels.
 
-    python -m pipeline.embedded.teacher_data FOLDER --hours 20
+    python -m pipeline.embedded.teacher_data FOLDER --hours 20 [--coded]
 
 Writes a finished dataset (shards and index) without any teacher: the sentences are known. Half of
 the audio is single utterances, half is several of them on one 30 s clip, because packed clips are
-what a pipeline for long training makes, and one clip in forty is only noise. Voices and sentences
-of the embedded validation and test parts are left out.
+what a pipeline for long training makes, and one clip in forty is only noise or a tune. With
+`--coded` the sound went through the codec of the embedded corpus, which makes noise harder to hear
+through than noise alone, and more of it is noisy. Voices and sentences of the embedded validation
+and test parts are left out.
 """
 
 import argparse
@@ -15,6 +17,7 @@ import random
 import re
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -25,9 +28,12 @@ from pipeline.embedded.corpus import HELD_OUT_VARIANTS, VOICES
 from pipeline.embedded.speech import (
     VARIANTS,
     Condition,
+    decode_opus,
     degrade,
+    encode_opus,
     random_condition,
     random_voice,
+    scale,
     silence,
     speak,
 )
@@ -56,7 +62,7 @@ def known_sentences() -> set[str]:
     return {s for line in lines for s in re.split(r"(?<=[.?]) ", json.loads(line)["text"])}
 
 
-def clips(seed: int, hours: float) -> Iterator[tuple[Sample, np.ndarray]]:
+def clips(seed: int, hours: float, coded: bool) -> Iterator[tuple[Sample, np.ndarray]]:
     """Draw clips worth `hours` of audio."""
     rng, noise_rng = random.Random(seed), np.random.default_rng(seed)
     variants = tuple(v for v in VARIANTS if v not in HELD_OUT_VARIANTS)
@@ -65,18 +71,33 @@ def clips(seed: int, hours: float) -> Iterator[tuple[Sample, np.ndarray]]:
     for number in itertools.count():
         if seconds >= hours * 3600:
             return
-        condition = random_condition(rng, SNR_DB)
+        condition = random_condition(rng, SNR_DB, noisy_share=0.6 if coded else 0.4)
         limit = rng.uniform(8.0, 29.5) if rng.random() < 0.14 else 0.0
         if rng.random() < 0.025:
-            utterances, audio = [], silence(rng.uniform(2.0, 28.0))
+            utterances, audio = [], wordless(rng)
             condition = Condition(
                 noise=rng.choice(("white", "pink", "hum")), snr_db=rng.uniform(5, 40)
             )
         else:
             utterances, audio = speak_until(limit, rng, variants, held_out)
         audio = np.clip(degrade(audio, condition, noise_rng) * rng.uniform(0.3, 1.2), -1, 1)
+        if coded:
+            audio = decode_opus(encode_opus(audio))
         seconds += audio.size / SAMPLE_RATE
         yield sample(f"synthetic-{seed}-{number}", utterances, audio), audio
+
+
+def wordless(rng: random.Random) -> np.ndarray:
+    """Return silence or a tune of plucked notes, 2 to 28 s."""
+    audio = silence(rng.uniform(2.0, 28.0))
+    if rng.random() < 0.5:
+        return audio
+    beat = round(rng.uniform(0.12, 0.6) * SAMPLE_RATE)
+    hertz = np.array([rng.uniform(110, 880) for _ in range(audio.size // beat + 1)])
+    phase = 2 * np.pi * np.cumsum(hertz.repeat(beat)[: audio.size] / SAMPLE_RATE)
+    fading = np.exp(-rng.uniform(0.5, 2.5) * (np.arange(audio.size) % beat) / beat)
+    overtones = sum(np.sin(n * phase) / n for n in range(1, rng.randint(2, 6)))
+    return scale(fading * overtones, -23.0)
 
 
 def speak_until(
@@ -149,10 +170,11 @@ def sample(clip_id: str, utterances: list[ClipUtterance], audio: np.ndarray) -> 
     )
 
 
-def make_shard(folder: Path, number: int) -> ShardEntry:
+def make_shard(folder: Path, number: int, coded: bool) -> ShardEntry:
     """Write shard `number`, the same bytes each time."""
     path = folder / "shards" / f"synthetic-train-{number:05d}.tar"
-    return write_shard(path, clips(number, SHARD_HOURS))
+    seed = number + 100_000 * coded  # other sentences than without the codec
+    return write_shard(path, clips(seed, SHARD_HOURS, coded))
 
 
 def main() -> None:
@@ -160,11 +182,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--hours", type=float, default=20.0)
+    parser.add_argument("--coded", action="store_true")
     arguments = parser.parse_args()
     numbers = range(round(arguments.hours / SHARD_HOURS))
     (arguments.folder / "shards").mkdir(parents=True, exist_ok=True)
     with ProcessPoolExecutor() as pool:
-        shards = tuple(pool.map(make_shard, [arguments.folder] * len(numbers), numbers))
+        make = partial(make_shard, arguments.folder, coded=arguments.coded)
+        shards = tuple(pool.map(make, numbers))
     planned = sum(s.num_samples for s in shards)
     hours = sum(s.duration_seconds for s in shards) / 3600
     totals = Totals(

@@ -472,6 +472,22 @@ def test_references_can_be_learnt_without_a_teacher_and_with_the_encoder(configu
     assert still == {"model.encoder.embed_positions.weight"}
 
 
+def test_skipped_layers_are_a_matter_of_the_training_and_not_of_the_student(
+    configure: Configure, tmp_path: Path
+):
+    whole = train(configure(max_steps=2))
+    dropped = train(configure(max_steps=2, decoder_layerdrop=0.9, output=str(tmp_path / "dropped")))
+
+    assert any(not torch.equal(w, weights(dropped)[n]) for n, w in weights(whole).items())
+    assert load_model(str(dropped)).config.decoder_layerdrop == 0.0
+
+
+@pytest.mark.parametrize("share", [-0.1, 1.0])
+def test_a_share_of_layers_that_cannot_be_skipped_is_refused(configure: Configure, share: float):
+    with pytest.raises(ValueError, match="decoder_layerdrop is"):
+        configure(decoder_layerdrop=share)
+
+
 def test_training_in_bfloat16_writes_float32_weights(configure: Configure):
     folder = train(configure(dtype="bfloat16", max_steps=2))
     assert json.loads((folder / "config.json").read_text())["dtype"] == "float32"
