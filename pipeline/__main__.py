@@ -10,7 +10,6 @@ import logging
 import signal
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 from typing import get_type_hints
 
 from jsonargparse import SUPPRESS, ArgumentParser, Namespace
@@ -21,6 +20,7 @@ from rich.table import Table
 from pipeline import __version__
 from pipeline.config import PipelineConfig, config_parser, from_values
 from pipeline.explain import explain
+from pipeline.files import path_of
 from pipeline.forecast import Estimate, make_forecast
 from pipeline.limits import FilterConfig
 from pipeline.parts import Part
@@ -94,7 +94,7 @@ def _parser() -> tuple[ArgumentParser, dict[str, ArgumentParser]]:
     parity.add_argument("--num_clips", type=int, default=64, help="how many clips are labelled")
     _add_run_options(run)
     report = ArgumentParser(description="Write report.json and report.html again from the ledger.")
-    report.add_argument("output", type=Path, help="folder of a finished run")
+    report.add_argument("output", type=str, help="folder of a finished run")
     report.add_argument(
         "--thresholds",
         type=list[float],
@@ -102,7 +102,7 @@ def _parser() -> tuple[ArgumentParser, dict[str, ArgumentParser]]:
         help="values of filter.max_wer to try, for example [0.05,0.1]",
     )
     explain = ArgumentParser(description="Say why a clip was kept, was rejected or failed.")
-    explain.add_argument("output", type=Path, help="folder of a run")
+    explain.add_argument("output", type=str, help="folder of a run")
     explain.add_argument("id", type=str, help="id of a clip or utterance")
     hints = get_type_hints(FilterConfig)
     for name in (f.name for f in dataclasses.fields(FilterConfig)):
@@ -220,7 +220,7 @@ def _run(config: PipelineConfig, options: Namespace) -> int:
     # Beam takes seconds to import and logs while it is; nothing else here needs it.
     from pipeline.run import run, run_part
 
-    output, part = Path(config.output), _part(options)
+    output, part = path_of(config.output), _part(options)
     how = {name: options.get(name, False) for name in ("verify", "retry_failed")}
     if part:
         work = run_part(config, part, **how)
@@ -275,8 +275,9 @@ def _parity(config: PipelineConfig, num_clips: int) -> int:
     return 0
 
 
-def _report(output: Path, thresholds: Sequence[float]) -> int:
+def _report(folder: str, thresholds: Sequence[float]) -> int:
     """Write the report again."""
+    output = path_of(folder)
     write_report(output, limits=thresholds)
     print(f"Wrote {output / 'report.json'} and {output / 'report.html'}.")
     return 0

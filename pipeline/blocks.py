@@ -10,7 +10,6 @@ import logging
 from collections.abc import Iterable, Iterator, Sequence
 from functools import lru_cache
 from itertools import chain
-from pathlib import Path
 
 import numpy as np
 
@@ -27,6 +26,7 @@ from pipeline.context import Context, read_context
 from pipeline.corpora import Utterance
 from pipeline.cutting import join, keep_only, reasons, with_previous
 from pipeline.fates import Fate, count_fates, fate_of_failure
+from pipeline.files import path_of
 from pipeline.labelling import label_clips
 from pipeline.layout import Layout
 from pipeline.ledger import (
@@ -97,7 +97,7 @@ def committed(block: Block, layout: Layout, keys: Keys) -> CommitRecord | None:
 
 def label_block(block: Block, config: PipelineConfig, keys: Keys) -> None:
     """Label a block and commit its failures and its ledger part, unless that is done already."""
-    layout = Layout(Path(config.output))
+    layout = Layout(path_of(config.output))
     if is_labelled(block, layout, keys):
         return
     found = entries(block, config)
@@ -144,7 +144,7 @@ def write_part(
         "full_windows": str(len(rows) if padded else 0),
     }
     spent = {f"{stage}_seconds": f"{stopwatch[stage]:.3f}" for stage in LABEL_STAGES}
-    path = Layout(Path(config.output)).ledger(keys.label_key, block.id)
+    path = Layout(path_of(config.output)).ledger(keys.label_key, block.id)
     write_ledger(path, rows, metadata | spent)
 
 
@@ -156,7 +156,7 @@ def build_shard(
     A block of which nothing is kept has a commit record and no shard. The context is that of the
     whole ledger, where the filter needs it.
     """
-    layout = Layout(Path(config.output))
+    layout = Layout(path_of(config.output))
     if record := committed(block, layout, keys):
         return record
     rows, _ = read_ledger(layout.ledger(keys.label_key, block.id))

@@ -8,12 +8,12 @@ What decides a label (teacher, decoding, clips) is kept apart from what decides 
 import dataclasses
 import re
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, Literal
 
 import yaml
 from jsonargparse import ArgumentError, ArgumentParser, Namespace, set_parsing_settings
 
+from pipeline.files import AnyPath, path_of
 from pipeline.limits import FilterConfig
 from pipeline.schema import MAX_CLIP_SECONDS, SAMPLE_RATE
 from pipeline.scoring import language_code
@@ -359,18 +359,19 @@ def config_parser(**options: Any) -> ArgumentParser:
     return parser
 
 
-def load_config(path: str | Path) -> PipelineConfig:
+def load_config(path: str | AnyPath) -> PipelineConfig:
     """Read a configuration file.
 
     Raises:
         FileNotFoundError: there is no such file.
         ValueError: a key is unknown, missing or of the wrong type; the message names it.
     """
-    if not Path(path).is_file():
+    path = path_of(path)
+    if not path.is_file():
         raise FileNotFoundError(f"{path} does not exist")
     parser = config_parser(exit_on_error=False)
     try:
-        values = parser.parse_args([f"--config={path}"])
+        values = parser.parse_string(path.read_text(encoding="utf-8"))
     except (ArgumentError, TypeError) as error:
         raise ValueError(f"{path}: {error}") from error
     return from_values(parser, values)

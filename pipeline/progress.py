@@ -8,13 +8,13 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 
 from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
 from pipeline.blocks import committed, is_labelled
+from pipeline.files import AnyPath
 from pipeline.layout import Layout
 from pipeline.plan import Plan
 from pipeline.timings import read_timings
@@ -92,7 +92,7 @@ class Tracker:
         return sum(b.duration_seconds for b in self._plan.blocks if b.id in self._done)
 
 
-def _stems(folder: Path, suffix: str = ".parquet") -> set[str]:
+def _stems(folder: AnyPath, suffix: str = ".parquet") -> set[str]:
     """Name the blocks that have a file in a folder."""
     if not folder.is_dir():
         return set()

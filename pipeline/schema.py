@@ -16,6 +16,8 @@ from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
+from pipeline.files import AnyPath, path_of
+
 SCHEMA_VERSION = 1
 READABLE_VERSIONS = (1,)
 
@@ -259,14 +261,14 @@ def sample_key(clip_id: str) -> str:
     return f"{key[: _MAX_KEY_LENGTH - len(digest) - 1]}-{digest}"
 
 
-def read_index(folder: str | Path) -> Index:
+def read_index(folder: str | AnyPath) -> Index:
     """Read `index.json` of a finished dataset.
 
     Raises:
         FileNotFoundError: the folder has no index, so the run that fills it has not finished.
         ValueError: the index is of a schema version this reader does not know, or lacks a field.
     """
-    path = Path(folder) / "index.json"
+    path = path_of(folder) / "index.json"
     if not path.is_file():
         raise FileNotFoundError(
             f"{path} does not exist: {folder} is not a finished dataset. "
