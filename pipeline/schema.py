@@ -164,6 +164,8 @@ class Index:
     shard_key: str
     shards: tuple[ShardEntry, ...]
     totals: Totals
+    canary: dict[str, Any] | None = None
+    """What the teacher made of clips with known content; None where it was not asked."""
 
 
 T = TypeVar("T")
