@@ -172,7 +172,7 @@ def write_part(
         "audio_seconds": f"{sum(row.duration_seconds for row in rows):.3f}",
         "full_windows": str(len(rows) if padded else 0),
     }
-    spent = {f"{stage}_seconds": f"{stopwatch[stage]:.3f}" for stage in LABEL_STAGES}
+    spent = {f"{stage}_seconds": f"{stopwatch[stage]:.6f}" for stage in LABEL_STAGES}
     path = Layout(Path(config.output)).ledger(keys.label_key, block.id)
     write_ledger(path, rows, metadata | spent)
 

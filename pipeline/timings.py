@@ -56,4 +56,4 @@ def read_timings(ledger_parts: Iterable[Path], timings: Iterable[Path] = ()) -> 
 
 def write_timing(path: Path, write_seconds: float) -> None:
     """Note how long it took to write a shard."""
-    write_text(path, json.dumps({"write_seconds": round(write_seconds, 3)}) + "\n")
+    write_text(path, json.dumps({"write_seconds": round(write_seconds, 6)}) + "\n")

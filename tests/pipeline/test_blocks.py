@@ -107,6 +107,22 @@ def test_bad_clip_fails_alone_and_its_batch_is_labelled(corpus, configure, tones
     assert failed.attempts == 2
 
 
+def test_features_that_fail_ahead_are_told_of_and_cost_no_clip(
+    corpus, configure, tones, monkeypatch, caplog
+):
+    class CannotPrepare(FailsOnLoud):
+        def prepare(self, clips: list[np.ndarray]) -> Prepared:
+            raise RuntimeError("no room for features")
+
+    config = configure(corpus(*tones(3)))
+    monkeypatch.setattr(blocks, "_teacher", lambda *args: CannotPrepare(load_teacher(*args)))
+    block, keys, _ = plan_one(config)
+    record = process_block(block, config, keys)
+    assert (record.kept, record.failed) == (3, {})
+    assert "features of a batch of 3 clips failed" in caplog.text
+    assert "no room for features" in caplog.text
+
+
 def test_any_sample_rate_and_stereo_work(corpus, configure, tmp_path):
     lines = []
     for rate in (8_000, 22_050, 48_000):
