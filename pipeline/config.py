@@ -218,7 +218,8 @@ class DecodingConfig:
     """Say how probable the language is that the corpus gives; it costs one more decoder step with
     ctranslate2. Without, it is 1 wherever the language was given."""
     token_logprobs: bool = False
-    """Keep the log-probability of every token; labels take longer with ctranslate2."""
+    """Keep the log-probability of every token in ledger and shards; labels take longer with
+    ctranslate2."""
 
     def __post_init__(self) -> None:
         """Refuse sizes that cannot work."""

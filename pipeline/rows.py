@@ -126,6 +126,7 @@ def _row(item: Labelled, references: Sequence[str | None], model: str, revision:
         truncated=label.truncated,
         teacher=model,
         teacher_revision=revision,
+        token_logprobs=label.token_logprobs,
     )
 
 

@@ -112,6 +112,8 @@ class Sample:
     truncated: bool
     teacher: str
     teacher_revision: str
+    token_logprobs: tuple[float, ...] = ()
+    """Of each of `tokens`, where `decoding.token_logprobs` asked for them; else ()."""
 
 
 @dataclass(frozen=True, kw_only=True)

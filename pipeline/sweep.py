@@ -289,7 +289,9 @@ def _open_part(part: Path) -> pq.ParquetFile:
     return file
 
 
-_UNUSED = frozenset({"tokens", "utterances", "previous_pseudo_label", "teacher", "recording"})
+_UNUSED = frozenset(
+    {"tokens", "token_logprobs", "utterances", "previous_pseudo_label", "teacher", "recording"}
+)
 
 
 def _plain(column: pa.Array, name: str) -> list[Any]:

@@ -8,7 +8,7 @@ import soundfile
 
 from pipeline import blocks
 from pipeline.blocks import build_shard, committed, is_labelled, label_block, process_block
-from pipeline.config import BlocksConfig, PipelineConfig
+from pipeline.config import BlocksConfig, DecodingConfig, PipelineConfig
 from pipeline.filters import FilterConfig
 from pipeline.layout import Layout
 from pipeline.ledger import read_failures, read_ledger
@@ -56,6 +56,18 @@ def test_labelled_clips_become_ledger_rows_in_corpus_order(corpus, configure, to
     assert (row.duration_seconds, row.recording) == (2.5, "tone3.wav")
     assert row.utterances[0].id == row.id
     assert row.teacher_revision == keys.teacher_revision
+
+
+def test_log_probability_of_every_token_is_kept_where_asked_for(corpus, configure, tones):
+    decoding = DecodingConfig(max_new_tokens=20, token_logprobs=True)
+    config = configure(corpus(*tones(1)), decoding=decoding)
+    block, keys, layout = plan_one(config)
+    process_block(block, config, keys)
+    ((row,), _) = read_ledger(layout.ledger(keys.label_key, block.id))
+    assert len(row.token_logprobs) == len(row.tokens) > 0
+    assert all(-5 < logprob <= 0 for logprob in row.token_logprobs)
+    ((sample, _),) = read_shard(layout.shard(block.id))
+    assert sample.token_logprobs == row.token_logprobs
 
 
 def test_wrong_reference_is_scored_and_kept_in_the_ledger(corpus, configure, tones):

@@ -51,7 +51,6 @@ def label(text: str, **evidence: Any) -> Label:
     return Label(
         text=text,
         tokens=(),
-        token_ends=(),
         segments=(),
         language="en",
         language_probability=1.0,
