@@ -247,9 +247,6 @@ def _length(row: Sample, errors: int, rate: float) -> int:
     """
     if rate:
         return round(errors / rate)
-    hits = getattr(row, "hits", None)
-    if hits is not None:
-        return hits
     words = row.reference.split()
     return len("".join(words)) if row.metric == "cer" else len(words)
 
