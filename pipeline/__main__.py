@@ -291,6 +291,8 @@ def _explain(options: Namespace) -> int:
 
 
 def _terminate(_number: int, _frame: object) -> None:
+    """End the run; only once, for another one would cut short how its workers are stopped."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
     raise _TerminatedError
 
 
