@@ -39,6 +39,7 @@ from pipeline.ledger import (
     write_failures,
     write_ledger,
 )
+from pipeline.logs import log_stage
 from pipeline.plan import Block, Keys, entries
 from pipeline.rows import Labelled, make_rows
 from pipeline.schema import SAMPLE_RATE, Sample
@@ -175,6 +176,8 @@ def write_part(
     spent = {f"{stage}_seconds": f"{stopwatch[stage]:.6f}" for stage in LABEL_STAGES}
     path = Layout(Path(config.output)).ledger(keys.label_key, block.id)
     write_ledger(path, rows, metadata | spent)
+    for stage in LABEL_STAGES:
+        log_stage(block.id, stage, stopwatch[stage])
 
 
 def build_shard(
@@ -228,6 +231,7 @@ def build_shard(
         kept_seconds=shard.duration_seconds if shard else 0.0,
     )
     write_record(layout.commit_record(block.id), record)
+    log_stage(block.id, "write", stopwatch["write"])
     return record
 
 
