@@ -23,6 +23,7 @@ from pipeline.explain import explain
 from pipeline.files import path_of
 from pipeline.forecast import Estimate, make_forecast
 from pipeline.limits import FilterConfig
+from pipeline.logs import LogFormat, choose_format, formatted, is_json
 from pipeline.parts import Part
 from pipeline.progress import CONSOLE, clock
 from pipeline.report import write_report
@@ -35,6 +36,7 @@ Turn speech corpora into WebDataset shards of pseudo-labels.
 does nothing where nothing changed. A killed run is finished by running it again.
 """
 
+logger = logging.getLogger("pipeline")
 
 _KEPT = "what is committed is kept, run again to finish"
 
@@ -50,6 +52,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     command = values.subcommand
     if command is None:
         parser.error("give a command; whisper-pipeline --help lists them")
+    if values[command].get("log_format"):
+        choose_format(values[command].log_format)
     _set_up_logging()
     signal.signal(signal.SIGTERM, _terminate)
     try:
@@ -154,6 +158,13 @@ def _add_run_options(parser: ArgumentParser) -> None:
         action="store_true",
         default=SUPPRESS,
         help="try again what could not be read or labelled",
+    )
+    parser.add_argument(
+        "--log_format",
+        type=LogFormat,
+        default=SUPPRESS,
+        help="text for people, or json: one object a line, with the block, the stage and its "
+        "seconds where a stage is done",
     )
 
 
@@ -292,26 +303,29 @@ def _explain(options: Namespace) -> int:
 
 
 def _terminate(_number: int, _frame: object) -> None:
+    """End the run; only once, for another one would cut short how its workers are stopped."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
     raise _TerminatedError
 
 
 def _fail(error: object, code: int) -> int:
-    """Print a message for the user and return the exit code."""
-    print(f"whisper-pipeline: error: {error}", file=sys.stderr)
+    """Tell the user what went wrong and return the exit code."""
+    if is_json():
+        logger.error("%s", error)
+    else:
+        print(f"whisper-pipeline: error: {error}", file=sys.stderr)
     return code
 
 
 def _set_up_logging() -> None:
     """Log what this package does and warnings of others; of Beam nothing, it raises its errors."""
-    on_terminal = RichHandler(console=CONSOLE, show_time=False, show_path=False, markup=False)
-    handler = on_terminal if CONSOLE.is_terminal else logging.StreamHandler()
+    if CONSOLE.is_terminal and not is_json():
+        rich = RichHandler(console=CONSOLE, show_time=False, show_path=False, markup=False)
+        handler = formatted(rich, "%(message)s")
+    else:
+        handler = formatted(logging.StreamHandler(), "%(levelname)s %(message)s")
     handler.addFilter(lambda record: "apitools" not in record.getMessage())  # optional in Beam
-    logging.basicConfig(
-        level=logging.WARNING,
-        format="%(message)s" if CONSOLE.is_terminal else "%(levelname)s %(message)s",
-        handlers=[handler],
-        force=True,
-    )
+    logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)
     logging.getLogger("pipeline").setLevel(logging.INFO)
     logging.getLogger("apache_beam").setLevel(logging.CRITICAL)
 

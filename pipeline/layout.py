@@ -53,6 +53,10 @@ class Layout:
         """Labels and evidence of one block."""
         return self.output / "ledger" / label_key / f"{block_id}.parquet"
 
+    def canary(self, label_key: str) -> AnyPath:
+        """What the teacher of these labels made of clips with known content."""
+        return self.output / "ledger" / label_key / "canary.json"
+
     def failures(self, label_key: str, block_id: str) -> AnyPath:
         """What of one block could not be labelled."""
         return self.output / "failures" / label_key / f"{block_id}.jsonl"

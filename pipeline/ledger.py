@@ -79,6 +79,7 @@ LEDGER_SCHEMA = pa.schema(
         pa.field("truncated", pa.bool_(), nullable=False),
         pa.field("teacher", pa.string(), nullable=False),
         pa.field("teacher_revision", pa.string(), nullable=False),
+        pa.field("token_logprobs", pa.list_(pa.float64()), nullable=False),
     ]
 )
 

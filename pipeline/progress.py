@@ -16,6 +16,7 @@ from rich.table import Table
 from pipeline.blocks import committed, is_labelled
 from pipeline.files import AnyPath
 from pipeline.layout import Layout
+from pipeline.logs import is_json
 from pipeline.plan import Plan
 from pipeline.timings import read_timings
 
@@ -103,7 +104,7 @@ def _stems(folder: AnyPath, suffix: str = ".parquet") -> set[str]:
 def display(plan: Plan, layout: Layout) -> Iterator[Callable[[], None]]:
     """Show progress for as long as the context lasts; yield what to call to bring it up to date."""
     tracker = Tracker(plan, layout)
-    if not CONSOLE.is_terminal:
+    if is_json() or not CONSOLE.is_terminal:
         reported = tracker.progress().blocks_done
 
         def log() -> None:

@@ -129,8 +129,8 @@ class Report:
     acceptance: Acceptance | None
     """How well evidence alone reproduces the reference's decision; None with too few clips."""
     examples: tuple[Example, ...]
-    canary: Any
-    """What the index says of the clips with known text; None where it has none."""
+    canary: dict[str, Any] | None
+    """What the teacher made of clips with known content; None where it was not asked."""
     configuration: dict[str, Any]
 
 
@@ -213,7 +213,7 @@ def make_report(
             make_example(group, shown[int(judged.rows[i])][0], int(judged.verdicts[i]))
             for group, i in chosen
         ),
-        canary=getattr(index, "canary", None),
+        canary=index.canary,
         configuration=_plain(dataclasses.asdict(config)),
     )
     return report, audio_of(list(shown.values()), config)

@@ -17,6 +17,7 @@ import apache_beam as beam
 from apache_beam.options.pipeline_options import PipelineOptions
 
 from pipeline import __version__, files
+from pipeline.admission import read_canary
 from pipeline.backlog import Backlog, clean, find_backlog, withdraw
 from pipeline.blocks import label_block, process_block
 from pipeline.config import PipelineConfig, to_yaml
@@ -247,6 +248,7 @@ def build_graph(
 
 def _write_index(config: PipelineConfig, plan: Plan, layout: Layout, wall_seconds: float) -> Index:
     """Write index and report, unless they already say the same; return the index."""
+    heard = read_canary(layout.canary(plan.keys.label_key))
     index = Index(
         schema_version=SCHEMA_VERSION,
         created_with=f"whisper-distillery {__version__}",
@@ -258,6 +260,7 @@ def _write_index(config: PipelineConfig, plan: Plan, layout: Layout, wall_second
         shard_key=plan.keys.shard_key,
         shards=tuple(r.shard for r in commit_records(plan, layout) if r.shard),
         totals=add_up(plan, layout, wall_seconds),
+        canary=dataclasses.asdict(heard.result) if heard else None,
     )
     if layout.index.is_file():
         written = read_index(layout.output)

@@ -114,6 +114,8 @@ class Sample:
     truncated: bool
     teacher: str
     teacher_revision: str
+    token_logprobs: tuple[float, ...] = ()
+    """Of each of `tokens`, where `decoding.token_logprobs` asked for them; else ()."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -166,6 +168,8 @@ class Index:
     shard_key: str
     shards: tuple[ShardEntry, ...]
     totals: Totals
+    canary: dict[str, Any] | None = None
+    """What the teacher made of clips with known content; None where it was not asked."""
 
 
 T = TypeVar("T")

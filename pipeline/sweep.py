@@ -251,9 +251,6 @@ def _length(row: Sample, errors: int, rate: float) -> int:
     """
     if rate:
         return round(errors / rate)
-    hits = getattr(row, "hits", None)
-    if hits is not None:
-        return hits
     words = row.reference.split()
     return len("".join(words)) if row.metric == "cer" else len(words)
 
@@ -293,7 +290,9 @@ def _open_part(part: AnyPath) -> pq.ParquetFile:
     return file
 
 
-_UNUSED = frozenset({"tokens", "utterances", "previous_pseudo_label", "teacher", "recording"})
+_UNUSED = frozenset(
+    {"tokens", "token_logprobs", "utterances", "previous_pseudo_label", "teacher", "recording"}
+)
 
 
 def _plain(column: pa.Array, name: str) -> list[Any]:

@@ -55,4 +55,4 @@ def read_timings(ledger_parts: Iterable[AnyPath], timings: Iterable[AnyPath] = (
 
 def write_timing(path: AnyPath, write_seconds: float) -> None:
     """Note how long it took to write a shard."""
-    write_text(path, json.dumps({"write_seconds": round(write_seconds, 3)}) + "\n")
+    write_text(path, json.dumps({"write_seconds": round(write_seconds, 6)}) + "\n")

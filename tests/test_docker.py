@@ -70,5 +70,6 @@ def test_the_worker_starts_with_the_boot_program_of_the_pinned_beam():
     (pinned,) = re.findall(
         r"^apache-beam==(\S+)$", (ROOT / "docker" / "constraints.txt").read_text(), re.MULTILINE
     )
-    assert f"BEAM=apache/beam_python3.11_sdk:{pinned}" in instructions(recipe, "ARG")
+    (python,) = re.findall(r"BASE=python:(3\.\d+)-", recipe.read_text())
+    assert f"BEAM=apache/beam_python{python}_sdk:{pinned}" in instructions(recipe, "ARG")
     assert '["/opt/apache/beam/boot"]' in instructions(recipe, "ENTRYPOINT")
