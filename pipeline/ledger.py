@@ -182,7 +182,7 @@ def _parquet(path: str | AnyPath, read: Callable[[Any], T]) -> T:
         raise
     except (pa.ArrowInvalid, OSError) as error:  # OSError: a page whose checksum is wrong
         raise ValueError(
-            f"{path} is damaged ({error}); delete it, then run the pipeline again"
+            f"{path} is damaged or half-written ({error}); delete it, then run the pipeline again"
         ) from error
 
 
