@@ -194,7 +194,8 @@ def at_random(name: str, value: np.ndarray) -> np.ndarray:
     if value.ndim < 2:
         return value
     generator = np.random.default_rng(len(name))
-    return generator.normal(0, value.std(), value.shape).astype(value.dtype)
+    spread = value.astype(np.float32).std()
+    return generator.normal(0, spread, value.shape).astype(value.dtype)
 
 
 def with_another_tokenizer(name: str, value: np.ndarray) -> np.ndarray:
