@@ -18,6 +18,7 @@ from pipeline.audio import AudioError
 from pipeline.clips import (
     Span,
     assemble,
+    failure,
     load_span,
     make_clips,
     pack_clips,
@@ -48,6 +49,7 @@ from pipeline.shards import CommitRecord, read_record, write_record, write_shard
 from pipeline.stopwatch import LABEL_STAGES, Stopwatch
 from pipeline.teacher import Teacher, load_teacher, uses_accelerator
 from pipeline.timings import write_timing
+from pipeline.trail import Trail, unwatched
 from pipeline.voice import find_speech
 
 logger = logging.getLogger(__name__)
@@ -124,13 +126,16 @@ def committed(block: Block, layout: Layout, keys: Keys) -> CommitRecord | None:
 def label_block(block: Block, config: PipelineConfig, keys: Keys) -> None:
     """Label a block and commit its failures and its ledger part, unless that is done already."""
     layout = Layout(path_of(config.output))
+    trail = Trail(layout.trail(keys.label_key, block.id))
     if is_labelled(block, layout, keys):
+        trail.remove()  # killed before that
         return
     found = entries(block, config)
     stopwatch = Stopwatch()
-    rows, failures = label_entries(found, config, keys, stopwatch)
-    write_failures(layout.failures(keys.label_key, block.id), failures)
-    write_part(block, config, keys, rows, stopwatch)
+    with trail:
+        rows, failures = label_entries(found, config, keys, stopwatch, trail=trail)
+        write_failures(layout.failures(keys.label_key, block.id), failures)
+        write_part(block, config, keys, rows, stopwatch)
 
 
 def label_entries(
@@ -139,18 +144,35 @@ def label_entries(
     keys: Keys,
     stopwatch: Stopwatch,
     load: Callable[[PipelineConfig, Keys], Teacher] = admitted_teacher,
+    trail: Trail | None = None,
 ) -> tuple[list[LedgerRow], list[Failure]]:
-    """Label entries of a corpus; return rows in the order of the corpus, and what failed."""
+    """Label entries of a corpus; return rows in the order of the corpus, and what failed.
+
+    What has ended several processes, as the trail tells, is not read again.
+    """
+    poisonous = trail.poisonous if trail else {}
+    reading = trail.reading if trail else unwatched
+
+    def cut(span: Span, max_seconds: float) -> list[Span]:
+        with reading(span.utterance.id):
+            return find_speech(span, max_seconds)
+
+    utterances = [e for e in found if isinstance(e, Utterance)]
     with stopwatch.stage("read"):  # what has no length yet is measured, what is too long is cut
-        utterances = (e for e in found if isinstance(e, Utterance))
-        planned = make_clips(utterances, config.clips, find_speech)
-    failures = [*(e for e in found if isinstance(e, Failure)), *planned.failures]
+        healthy = (u for u in utterances if u.id not in poisonous)
+        planned = make_clips(healthy, config.clips, cut)
+    failures = [
+        *(e for e in found if isinstance(e, Failure)),
+        *(_poison(u, poisonous[u.id]) for u in utterances if u.id in poisonous),
+        *planned.failures,
+    ]
     labelled, failed = label_clips(
         planned,
         lambda: load(config, keys),
         stopwatch,
         batch_size=config.teacher.batch_size,
         window_seconds=config.clips.max_seconds,
+        reading=reading,
     )
     with stopwatch.stage("score"):
         ordered = _in_corpus_order(labelled, found)
@@ -233,6 +255,11 @@ def build_shard(
     write_record(layout.commit_record(block.id), record)
     log_stage(block.id, "write", stopwatch["write"])
     return record
+
+
+def _poison(utterance: Utterance, crashes: int) -> Failure:
+    message = f"{crashes} processes ended while they read it: {utterance.path}"
+    return failure(utterance, "read", "Crash", message, attempts=crashes)
 
 
 def _in_corpus_order(

@@ -18,6 +18,7 @@ from pipeline.corpora.utterance import RULE_STAGE, Utterance
 from pipeline.ledger import Failure
 from pipeline.packing import OPEN_PACKS, pack, place
 from pipeline.schema import SAMPLE_RATE
+from pipeline.trail import Reading, unwatched
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -152,16 +153,19 @@ def pack_clips(spans: list[Span], config: ClipConfig) -> list[Clip]:
     ]
 
 
-def read_clip(clip: Clip) -> tuple[tuple[Heard, np.ndarray] | None, list[Failure]]:
+def read_clip(
+    clip: Clip, reading: Reading = unwatched
+) -> tuple[tuple[Heard, np.ndarray] | None, list[Failure]]:
     """Decode a clip into float32 mono at 16 kHz, shape (samples,).
 
     A span that cannot be read is left out and fails alone. The rest of a pack moves up, so reading
-    it again gives the same sound.
+    it again gives the same sound. `reading` is told of each utterance.
     """
     spans, parts, failures = [], [], []
     for span in clip.spans:
         try:
-            part = load_span(span)
+            with reading(span.utterance.id):
+                part = load_span(span)
         except AudioError as error:
             failures.append(failure(span.utterance, "read", type(error).__name__, str(error)))
         else:

@@ -57,6 +57,10 @@ class Layout:
         """What the teacher of these labels made of clips with known content."""
         return self.output / "ledger" / label_key / "canary.json"
 
+    def trail(self, label_key: str, block_id: str) -> AnyPath:
+        """What is being read of one block, while it is labelled."""
+        return self.output / "failures" / label_key / f"{block_id}.trail"
+
     def failures(self, label_key: str, block_id: str) -> AnyPath:
         """What of one block could not be labelled."""
         return self.output / "failures" / label_key / f"{block_id}.jsonl"

@@ -53,15 +53,13 @@ def is_json() -> bool:
 
 def formatted(handler: logging.Handler, text: str) -> logging.Handler:
     """Let a handler write as was chosen; `text` is the format of a line for people."""
-    if is_json():
-        handler.setFormatter(_Json())
-    else:
-        handler.setFormatter(logging.Formatter(text))
-        handler.addFilter(lambda record: record.name != __name__)
+    handler.setFormatter(_Json() if is_json() else logging.Formatter(text))
     return handler
 
 
 def log_stage(block: str, stage: str, seconds: float) -> None:
-    """Say how long a stage of a block took."""
+    """Say to programs how long a stage of a block took."""
+    if not is_json():
+        return
     about = {"block": block, "stage": stage, "seconds": round(seconds, 6)}
     logger.info("%s: %s took %.3f s", block, stage, seconds, extra=about)

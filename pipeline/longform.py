@@ -15,6 +15,7 @@ from pipeline.ledger import Failure
 from pipeline.rows import Labelled
 from pipeline.schema import SAMPLE_RATE, Segment
 from pipeline.teacher import Label
+from pipeline.trail import Reading, unwatched
 
 LabelBatch = Callable[[Sequence[tuple[Heard, np.ndarray]]], tuple[list[Labelled], list[Failure]]]
 
@@ -23,7 +24,11 @@ _SHORTEST_STEP_SECONDS = 1.0
 
 
 def label_sequentially(
-    spans: Sequence[Span], label: LabelBatch, window_seconds: float, batch_size: int
+    spans: Sequence[Span],
+    label: LabelBatch,
+    window_seconds: float,
+    batch_size: int,
+    reading: Reading = unwatched,
 ) -> tuple[list[Labelled], list[Failure]]:
     """Label long spans; return their clips in the order they were labelled, and what failed.
 
@@ -40,7 +45,7 @@ def label_sequentially(
             window = dataclasses.replace(
                 rest, duration_seconds=min(window_seconds, rest.duration_seconds)
             )
-            read, bad = read_clip(Clip(id=part_id(window), spans=(window,)))
+            read, bad = read_clip(Clip(id=part_id(window), spans=(window,)), reading)
             failures += bad
             if read:
                 windows.append(read)

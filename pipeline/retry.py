@@ -18,6 +18,7 @@ from pipeline.layout import Layout
 from pipeline.ledger import Failure, LedgerRow, read_failures, read_ledger, write_failures
 from pipeline.plan import Block, Keys, entries
 from pipeline.stopwatch import LABEL_STAGES, Stopwatch
+from pipeline.trail import Trail
 
 logger = logging.getLogger(__name__)
 
@@ -45,7 +46,8 @@ def retry_block(block: Block, config: PipelineConfig, keys: Keys) -> None:
     found = entries(block, config)
     again = [e for e in found if isinstance(e, Utterance) and e.id in wanted]
     stopwatch = Stopwatch({s: float(metadata.get(f"{s}_seconds", 0)) for s in LABEL_STAGES})
-    new, failed = label_entries(again, _alone(config), keys, stopwatch)
+    with Trail(layout.trail(keys.label_key, block.id)) as trail:
+        new, failed = label_entries(again, _alone(config), keys, stopwatch, trail=trail)
     logger.info(
         "%s: %d of %d labelled on another try", block.id, len(wanted) - len(failed), len(wanted)
     )

@@ -112,6 +112,18 @@ def test_sigterm_ends_the_run_at_once_and_the_next_one_finishes_it(job):
 
 
 @pytest.mark.slow
+def test_a_clip_that_crashes_its_decoder_is_passed_over_by_the_third_run(job):
+    config_file, output = job
+    for _ in range(2):
+        crashed = killing.start(config_file, output, FAULT_AT="before decode:1")
+        printed, _ = crashed.communicate(timeout=300)
+        assert crashed.returncode == -signal.SIGKILL, printed
+    totals = run(load_config(config_file)).totals
+    assert (totals.kept, totals.failed) == (4, {"read": 2})
+    assert not list(output.rglob("*.trail"))
+
+
+@pytest.mark.slow
 def test_sigterm_stops_the_workers_too(job):
     config_file, output = job
     started = start_two_workers(

@@ -86,6 +86,7 @@ def watch_the_work():
 
     pipeline.stopwatch.time = SimpleNamespace(perf_counter=lambda: 0.0)
     pipeline.clips.read_clip = around(pipeline.clips.read_clip, "read")
+    pipeline.clips.load_span = around(pipeline.clips.load_span, "decode")
     pipeline.teacher.load_teacher = around(pipeline.teacher.load_teacher, "load")
     BatchTeacher.label = around(BatchTeacher.label, "batch")
     TarWriter.write = around(TarWriter.write, "member")
