@@ -312,25 +312,25 @@ def cut_segments(
         draft.segment(offset + start, offset + min(end, seconds), text, spoken, heard)
         return first_text + len(text)
 
+    def place(token: int) -> float:  # text stands at the beginning where no time is before it
+        return max(token - first, 0) * TIMESTAMP_SECONDS
+
     if not meets:
-        stamps = [token for token in tokens if token > first]
-        end = (stamps[-1] - first) * TIMESTAMP_SECONDS if stamps else seconds
-        begins = max(tokens[0] - first, 0) * TIMESTAMP_SECONDS if tokens else 0.0
-        add(tokens, begins, end, 0)
+        begins = place(tokens[0]) if tokens else 0.0
+        ends = [place(token) for token in tokens if place(token) > begins]
+        add(tokens, begins, ends[-1] if ends else seconds, 0)
         return seconds
     ends = [*meets, len(tokens)] if closed else meets
     last, first_text = 0, 0
     for end in ends:
         piece = tokens[last:end]
-        begins, stops = ((token - first) * TIMESTAMP_SECONDS for token in (piece[0], piece[-1]))
-        first_text = add(piece, begins, stops, first_text)
+        first_text = add(piece, place(piece[0]), place(piece[-1]), first_text)
         last = end
     if keep_rest and not closed:
-        begins = (tokens[last] - first) * TIMESTAMP_SECONDS
-        stops = (tokens[-1] - first) * TIMESTAMP_SECONDS if is_time[-1] else seconds
-        add(tokens[last:], begins, stops, first_text)
+        stops = place(tokens[-1]) if is_time[-1] else seconds
+        add(tokens[last:], place(tokens[last]), stops, first_text)
         return seconds
-    return seconds if closed else (tokens[last - 1] - first) * TIMESTAMP_SECONDS
+    return seconds if closed else place(tokens[last - 1])
 
 
 def is_silent(samples: np.ndarray) -> bool:
