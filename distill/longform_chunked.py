@@ -9,18 +9,16 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from difflib import SequenceMatcher
 
-from distill.longform import (
+from distill.longform import Options, is_silent
+from distill.transcript import Draft, Job
+from distill.windows import (
     TIMESTAMP_SECONDS,
     WINDOW_SAMPLES,
     Audio,
-    Draft,
     Heard,
-    Job,
-    Options,
     Region,
     Vocabulary,
     Window,
-    is_silent,
 )
 from pipeline.schema import SAMPLE_RATE
 

@@ -16,6 +16,7 @@ from distill.averaging import WeightAverage
 from distill.checkpoints import Checkpoint, last_checkpoint, newest_checkpoint
 from distill.config import InitConfig, TrainConfig
 from distill.data import BatchStream
+from distill.distillation import Distillation
 from distill.joint import learned_steps_in, quantise_in_training
 from distill.layer_matching import LayerMatching
 from distill.progress import ShowProgress
@@ -40,13 +41,7 @@ from distill.student import (
     num_parameters,
 )
 from distill.targets import letter_tokens
-from distill.trainer import (
-    Distillation,
-    DistillationTrainer,
-    Following,
-    out_of_patience,
-    training_arguments,
-)
+from distill.trainer import DistillationTrainer, Following, out_of_patience, training_arguments
 from distill.validation import validation_clips
 
 logger = logging.getLogger(__name__)

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from hypothesis import settings
 from transformers import (
     GenerationConfig,
     WhisperConfig,
@@ -17,12 +18,14 @@ from transformers import (
     WhisperTokenizer,
 )
 
-from distill.config import DataConfig
+from distill.data_config import DataConfig
 from distill.student import keep_generation_settings, load_model, load_processor
 from pipeline.embedded.architecture import make_model, make_tokenizer
 from tests.distill.material import make_clips, write_dataset
 
 torch.set_num_threads(1)
+settings.register_profile("unhurried", deadline=None)
+settings.load_profile("unhurried")
 
 ENCODER_LAYERS, DECODER_LAYERS, WIDTH = 2, 4, 32
 

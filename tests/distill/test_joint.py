@@ -13,9 +13,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from transformers import WhisperForConditionalGeneration
 
-from distill.config import InitConfig, LossConfig, Stage, TrainConfig
+from distill.config import InitConfig, TrainConfig
+from distill.data_config import Stage
+from distill.distillation import Distillation
 from distill.hidden_config import HiddenConfig
 from distill.joint import quantise_in_training
+from distill.loss_config import LossConfig
 from distill.quantization import inspect, load
 from distill.quantization.config import QuantizationConfig
 from distill.quantization.fake import activate, plan, prepare, quantised_layers
@@ -30,7 +33,6 @@ from distill.quantization.schedule import (
 )
 from distill.student import load_model, make_student
 from distill.train import init, train
-from distill.trainer import Distillation
 from tests.distill.material import make_training_batch
 
 Whisper = WhisperForConditionalGeneration
@@ -226,8 +228,10 @@ def test_a_wrong_schedule_is_refused(fields: dict[str, Any], message: str):
         QuantizationConfig(**fields)
 
 
-def test_guided_selection_without_hidden_states_is_refused(configure: Configure):
+def test_what_hidden_states_need_and_do_not_allow_is_refused(configure: Configure):
     with pytest.raises(ValueError, match="needs the distances that hidden measures"):
         configure(hidden=None, quantization=QuantizationConfig(guided=True, ramp_steps=3))
+    with pytest.raises(ValueError, match="set gradient_checkpointing to false"):
+        configure(gradient_checkpointing=True)
     with pytest.raises(ValueError, match="hidden needs a teacher"):
         configure(teacher=None, loss=LossConfig(preset="labels-only"))

@@ -10,21 +10,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from distill.alignment import warp
-from distill.longform import (
-    Heard,
-    Job,
-    Options,
-    Transcript,
-    TranscriptSegment,
-    Window,
-    Word,
-    sequential,
-    short,
-)
+from distill.longform import Options, sequential, short
 from distill.longform_chunked import chunked, find_join, merge_regions
 from distill.subtitles import render
 from distill.transcribe import run
 from distill.transcribe_config import LongformConfig
+from distill.transcript import Job, Transcript, TranscriptSegment, Word
+from distill.windows import Heard, Window
 from pipeline.schema import SAMPLE_RATE
 
 FIRST = 1000
@@ -131,13 +123,13 @@ def test_chunks_that_are_no_neighbours_are_not_joined_though_their_words_agree(m
             inside = (samples - 1 >= 10) & (samples - 1 < 25)
             return np.where(inside & (middle == "silent"), 0, samples).astype(np.float32)
 
-    said = iter([(7, 8), (5, 7, 8)] if middle == "silent" else [(7, 8), (), (5, 7, 8)])
+    said = iter([(7, 8), (7, 8, 5)] if middle == "silent" else [(7, 8), (), (7, 8, 5)])
     options = Options(language="en", longform=LongformConfig(stride_seconds=2.5))
     found = drive(
         chunked(Gap(35.0), Numbers(), options, 15.0, 1),
         lambda _window: Heard(tokens=next(said), text="", language="en"),
     )
-    assert found.text == "7 8 5 7 8"
+    assert found.text == "7 8 7 8 5"
 
 
 def test_only_speech_is_heard_where_regions_say_so():

@@ -17,14 +17,9 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from distill.__main__ import main
 from distill.checkpoints import commit, differences, last_checkpoint, revoke
-from distill.config import (
-    AugmentConfig,
-    InitConfig,
-    LossConfig,
-    Stage,
-    TrainConfig,
-    ValidationConfig,
-)
+from distill.config import InitConfig, TrainConfig, ValidationConfig
+from distill.data_config import AugmentConfig, Stage
+from distill.loss_config import LossConfig
 from distill.student import load_model, load_processor
 from distill.train import init, train
 from distill.trainer import DistillationTrainer
