@@ -254,6 +254,32 @@ def test_a_student_gives_word_timestamps(
     assert found["token_timestamps"].shape == found["sequences"].shape  # pyright: ignore
 
 
+@pytest.mark.parametrize("heads", [None, [[31, 2]], [[31, 2], [1, 0], [0, 9]]])
+def test_a_student_whose_settings_name_heads_it_lacks_gives_word_timestamps(
+    teacher: WhisperForConditionalGeneration, tmp_path: Path, heads: list[list[int]] | None
+):
+    student = make_student(teacher)
+    settings: Any = student.generation_config
+    if heads is None:
+        del settings.alignment_heads
+    else:
+        settings.alignment_heads = heads
+    keep_generation_settings(student)
+    student.save_pretrained(tmp_path)
+    loaded = load_model(str(tmp_path)).eval()
+    repaired: Any = loaded.generation_config
+    assert repaired.alignment_heads == ([[1, 0]] if heads and len(heads) > 1 else [[1, 0], [1, 1]])
+    found = loaded.generate(
+        torch.randn(1, 80, 3000),
+        language="en",
+        task="transcribe",
+        return_token_timestamps=True,
+        return_dict_in_generate=True,
+        max_new_tokens=8,
+    )
+    assert found["token_timestamps"].shape == found["sequences"].shape  # pyright: ignore
+
+
 @pytest.mark.parametrize(("known", "size", "expected"), [(True, 51864, True), (None, 51864, False)])
 def test_a_model_says_whether_it_knows_languages_or_its_vocabulary_does(
     teacher: WhisperForConditionalGeneration, known: bool | None, size: int, expected: bool
