@@ -110,6 +110,8 @@ class TrainConfig:
     average_decay: float | None = None
     """Keep a moving average of the weights with this decay (such as 0.999), which becomes the
     student; null takes the weights themselves."""
+    average_last: int | None = None
+    """The student is the mean of so many last checkpoints; null takes the last one alone."""
     gradient_checkpointing: bool = False
     """Compute the layers' inner values again in the backward pass instead of keeping them."""
     compile: bool = False
@@ -145,6 +147,8 @@ class TrainConfig:
             raise ValueError(
                 f"average_decay is {self.average_decay}; it must lie between 0 and 1, or be null"
             )
+        if self.average_last is not None:
+            self._check_average_last(self.average_last)
         if not 0 <= self.decoder_layerdrop < 1:
             raise ValueError(
                 f"decoder_layerdrop is {self.decoder_layerdrop}; it must be from 0 to below 1"
@@ -167,3 +171,17 @@ class TrainConfig:
         )
         if guided and not self.hidden:
             raise ValueError("guided quantisation needs the distances that hidden measures")
+
+    def _check_average_last(self, number: int) -> None:
+        if not 2 <= number <= self.keep_checkpoints:
+            raise ValueError(
+                f"average_last is {number}, keep_checkpoints {self.keep_checkpoints}; the mean is "
+                "of 2 checkpoints or more, and of no more than are kept"
+            )
+        for name in ("average_decay", "validation"):
+            if getattr(self, name) is not None:
+                raise ValueError(
+                    f"average_last and {name} both say which weights become the student; give one"
+                )
+        if self.quantization and self.quantization.learn_scale:
+            raise ValueError("steps that quantization.learn_scale learns have no mean: give one")

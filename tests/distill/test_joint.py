@@ -13,8 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from transformers import WhisperForConditionalGeneration
 
-from distill.config import InitConfig, TrainConfig
-from distill.data_config import Stage
+from distill.config import TrainConfig
 from distill.distillation import Distillation
 from distill.hidden_config import HiddenConfig
 from distill.joint import quantise_in_training
@@ -32,39 +31,20 @@ from distill.quantization.schedule import (
     planned,
 )
 from distill.student import load_model, make_student
-from distill.train import init, train
+from distill.train import train
 from tests.distill.material import make_training_batch
 
 Whisper = WhisperForConditionalGeneration
 Configure = Callable[..., TrainConfig]
 
 
-@pytest.fixture(scope="module")
-def student_folder(teacher_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    output = tmp_path_factory.mktemp("student")
-    return init(InitConfig(teacher=str(teacher_folder), output=str(output), decoder_layers=2))
-
-
 @pytest.fixture
-def configure(data_config, student_folder: Path, teacher_folder: Path, tmp_path: Path) -> Configure:
-    def make(**fields: Any) -> TrainConfig:
-        config = TrainConfig(
-            output=str(tmp_path / "run"),
-            data=data_config(curriculum=[Stage(max_seconds=4.0, full_windows=0.0)]),
-            student=str(student_folder),
-            teacher=str(teacher_folder),
-            device="cpu",
-            max_steps=4,
-            save_steps=2,
-            logging_steps=1,
-            warmup_steps=0,
-            schedule="constant_with_warmup",
-            hidden=HiddenConfig(matching="dynamic_dp"),
-            quantization=QuantizationConfig(preset="w4", start_step=1, ramp_steps=2),
-        )
-        return dataclasses.replace(config, **fields)
-
-    return make
+def configure(short_training: TrainConfig) -> Configure:
+    joint: dict[str, Any] = {
+        "hidden": HiddenConfig(matching="dynamic_dp"),
+        "quantization": QuantizationConfig(preset="w4", start_step=1, ramp_steps=2),
+    }
+    return lambda **fields: dataclasses.replace(short_training, **(joint | fields))
 
 
 def active_layers(model: Whisper) -> set[str]:
