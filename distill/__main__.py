@@ -9,10 +9,11 @@ from typing import Any
 from jsonargparse import ArgumentParser, set_parsing_settings
 
 from distill.arguments import expand
-from distill.config import InitConfig, StudyConfig, TrainConfig
+from distill.config import InitConfig, TrainConfig
 from distill.evaluate_config import EvaluateConfig
 from distill.quantization.config import InspectConfig, QuantizeConfig
 from distill.stopping import InterruptedTrainingError
+from distill.study_config import StudyConfig
 from distill.transcribe_config import TranscribeConfig
 from pipeline import __version__
 
@@ -33,13 +34,18 @@ COMMANDS: dict[str, tuple[type, str]] = {
     "inspect": (InspectConfig, "how many bytes each part of a model takes"),
 }
 
+POSITIONAL = {"inspect": ("folder",)}
+"""Fields that may be given without their names, in this order."""
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command. Returns 0 when done, 1 when it failed, 2 for bad arguments or config."""
     parser, commands = _parser()
     arguments = list(sys.argv[1:] if arguments is None else arguments)
-    if arguments and arguments[0] in COMMANDS.keys() - {"inspect"}:
-        arguments[1:] = expand(arguments[1:], COMMANDS[arguments[0]][0])
+    if arguments and arguments[0] in COMMANDS:
+        arguments[1:] = expand(
+            arguments[1:], COMMANDS[arguments[0]][0], POSITIONAL.get(arguments[0], ())
+        )
     values = parser.parse_args(arguments)
     command = values.subcommand
     if command is None:
@@ -68,13 +74,8 @@ def _parser() -> tuple[ArgumentParser, dict[str, ArgumentParser]]:
     subcommands = parser.add_subcommands(title="commands")
     parsers = {}
     for name, (kind, summary) in COMMANDS.items():
-        if kind is InspectConfig:
-            parsers[name] = ArgumentParser(description=kind.__doc__)
-            parsers[name].add_argument("folder", type=str, help="a folder with a model")
-            parsers[name].add_argument("--json", action="store_true", help="instead of a table")
-            subcommands.add_subcommand(name, parsers[name], help=summary)
-            continue
-        usage = f"whisper-distill {name} [--config FILE] [--KEY VALUE ...]"
+        places = "".join(f"{place.upper()} " for place in POSITIONAL.get(name, ()))
+        usage = f"whisper-distill {name} {places}[--config FILE] [--KEY VALUE ...]"
         parsers[name] = ArgumentParser(description=kind.__doc__, usage=usage)
         parsers[name].add_argument(
             "--config", action="config", help="YAML file with any of the keys below"

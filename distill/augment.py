@@ -15,7 +15,7 @@ import numpy as np
 import soxr
 from torch import Tensor
 
-from distill.config import AugmentConfig
+from distill.data_config import AugmentConfig
 from pipeline.audio import load_audio
 from pipeline.schema import MAX_CLIP_SECONDS, SAMPLE_RATE, Sample
 

@@ -1,11 +1,12 @@
-"""A moving average of the weights, which is often a better student than the last step's weights.
+"""Averages of the weights, which are often a better student than the last step's weights.
 
-Only weights that are trained are averaged. The decay grows to its value over the first steps, or a
-short training would average in the weights that it began with.
+A moving average follows every step; the mean of the last checkpoints needs nothing while training.
+Only weights that are trained are in the moving average. Its decay grows to its value over the first
+steps, or a short training would average in the weights that it began with.
 """
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import torch
@@ -13,6 +14,15 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 FILE_NAME = "average.safetensors"
+
+
+def mean_weights(weights: Iterable[dict[str, Tensor]]) -> dict[str, Tensor]:
+    """Return the mean of models' weights by name; one model is in memory beside it at a time."""
+    mean: dict[str, Tensor] = {}
+    for number, model in enumerate(weights):
+        for name, weight in model.items():
+            mean[name] = mean[name].lerp_(weight, 1 / (number + 1)) if number else weight.clone()
+    return mean
 
 
 class WeightAverage:

@@ -27,6 +27,7 @@ FREE_KEYS = {
     "save_steps",
     "logging_steps",
     "keep_checkpoints",
+    "average_last",
     "max_steps",
 }
 """What may change between a checkpoint and the run that goes on from it. `max_steps` only where the
@@ -91,11 +92,16 @@ def read_checkpoint(folder: Path) -> Checkpoint | None:
     return found if whole else None
 
 
-def newest_checkpoint(output: Path) -> Checkpoint | None:
-    """Return the newest whole checkpoint of a training's folder."""
+def whole_checkpoints(output: Path) -> list[Checkpoint]:
+    """Return the whole checkpoints of a training's folder, the newest last."""
     folders = (output / "checkpoints").glob("checkpoint-*")
     found = [checkpoint for folder in folders if (checkpoint := read_checkpoint(folder))]
-    return max(found, key=lambda checkpoint: checkpoint.step, default=None)
+    return sorted(found, key=lambda checkpoint: checkpoint.step)
+
+
+def newest_checkpoint(output: Path) -> Checkpoint | None:
+    """Return the newest whole checkpoint of a training's folder."""
+    return next(reversed(whole_checkpoints(output)), None)
 
 
 def last_checkpoint(config: TrainConfig, num_processes: int = 1) -> Checkpoint | None:
@@ -153,8 +159,7 @@ def differences(before: dict[str, Any], now: dict[str, Any], prefix: str = "") -
 def remove_old(output: Path, keep: int) -> None:
     """Leave the newest whole checkpoints, and remove all others, halves of them too."""
     folders = [p for p in (output / "checkpoints").glob("checkpoint-*") if p.is_dir()]
-    whole = {c.step: c.folder for p in folders if (c := read_checkpoint(p))}
-    kept = {whole[step] for step in sorted(whole)[-keep:]}
+    kept = {checkpoint.folder for checkpoint in whole_checkpoints(output)[-keep:]}
     for folder in folders:
         if folder not in kept:
             revoke(folder)

@@ -8,6 +8,7 @@ differ is a tie that is closer than the rounding of a matrix product (about one 
 since a product of five rows is not rounded as five products of one row are.
 """
 
+import random
 from dataclasses import dataclass, field
 
 import torch
@@ -56,7 +57,7 @@ class Limits:
     temperature: float = 0.0
     """0 takes the likeliest token, and only then an assistant is of use."""
     seed: int = 0
-    """Of the sampling at higher temperatures."""
+    """Of the sampling at higher temperatures; a row's does not depend on the rows beside it."""
     draft_length: int | None = None
     """Tokens that an assistant drafts; None adapts it to what is accepted."""
 
@@ -70,6 +71,7 @@ class _Row:
     end: int
     """Where it must stop: the first position that may not be written."""
     length: int
+    chance: random.Random
     logprob: float = 0.0
     no_speech_prob: float = 0.0
     num_steps: int = 1
@@ -118,6 +120,7 @@ def decode(
             begin=len(prompt.tokens),
             end=min(room, len(prompt.tokens) + limits.max_new_tokens),
             length=len(prompt.tokens),
+            chance=random.Random(limits.seed),
         )
         for number, prompt in enumerate(prompts)
     ]
@@ -129,7 +132,6 @@ def decode(
     if assistant is not None and limits.temperature == 0:
         own = encoded if assistant_encoded is None else assistant_encoded
         drafter = Drafter(assistant, decoder, own, limits.draft_length)
-    chance = torch.Generator(device).manual_seed(limits.seed)
 
     hidden = decoder.step(tokens[:, :longest], cache)
     if no_speech is not None:
@@ -147,7 +149,7 @@ def decode(
         lengths = torch.tensor([row.length for row in rows], device=device)[:, None]
         index = lengths + torch.arange(num_drafted + 1, device=device)
         logits = rules.apply(decoder.logits(hidden), tokens, begin, index)
-        chosen, logprobs = _choose(logits, limits.temperature, chance)
+        chosen, logprobs = _choose(logits, limits.temperature, rows)
         drafted = tokens.gather(1, index[:, :-1]).tolist()
         kept = []
         for row, choice, logprob, draft in zip(
@@ -183,13 +185,17 @@ def decode(
     return [_answer(row) for row in sorted(finished, key=lambda row: row.number)]
 
 
-def _choose(logits: Tensor, temperature: float, chance: torch.Generator) -> tuple[Tensor, Tensor]:
+def _choose(logits: Tensor, temperature: float, rows: list[_Row]) -> tuple[Tensor, Tensor]:
     """Return tokens and their log-probabilities, both (batch, new)."""
     if temperature == 0:
         chosen = logits.argmax(-1)
     else:
-        weights = (logits / temperature).softmax(-1).flatten(0, 1)
-        chosen = torch.multinomial(weights, 1, generator=chance).view(logits.shape[:-1])
+        reached = (logits / temperature).softmax(-1).double().cumsum(-1)
+        drawn = torch.tensor(
+            [[[row.chance.random()]] for row in rows], dtype=reached.dtype, device=logits.device
+        )
+        drawn = drawn * reached[..., -1:]
+        chosen = torch.searchsorted(reached, drawn, right=True)[..., 0]
     return chosen, logits.log_softmax(-1).gather(-1, chosen[..., None])[..., 0]
 
 

@@ -20,13 +20,15 @@ from distill.evaluate_data import EvaluationClip, long_recordings, read_clips
 from distill.evaluate_hearing import AnyRecognizer, hear_clips
 from distill.evaluate_report import write_report
 from distill.evaluate_scores import Comparison, Rates, break_down, compare, rates, score_all
+from distill.quantization.packed import FILE_NAME
 from distill.recognizers import load_recognizer
 from pipeline.schema import MAX_CLIP_SECONDS, model_path
 from pipeline.scoring import Score
 
 logger = logging.getLogger(__name__)
 
-_WEIGHTS = (".safetensors", ".bin")
+_WEIGHTS = (FILE_NAME, "model*.safetensors", "model.bin", "pytorch_model*.bin")
+"""Files of weights by kind; of a folder that has several kinds one is read, the first of these."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,6 +90,7 @@ def evaluate(config: EvaluateConfig) -> Results:
         )
         for name in config.models
     ]
+    evaluate_parts.check(config, recognizers)
     started, models, first_scores = time.perf_counter(), [], []
     for number, recognizer in enumerate(recognizers):
         texts, seconds = hear_clips(recognizer, clips, config.batch_size)
@@ -157,7 +160,8 @@ def size_bytes(name: str) -> int | None:
     folder = Path(model_path(name))
     if not folder.is_dir():
         return None
-    return sum(file.stat().st_size for file in folder.iterdir() if file.suffix in _WEIGHTS)
+    kinds = (list(folder.glob(pattern)) for pattern in _WEIGHTS)
+    return sum(file.stat().st_size for file in next(filter(None, kinds), []))
 
 
 def write_hypotheses(

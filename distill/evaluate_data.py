@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 import yaml
 
-from distill.data import read_shard, shard_paths
 from distill.evaluate_config import EvaluateConfig
+from distill.shards import read_shard, shard_paths
 from pipeline.audio import decode_flac, load_audio, probe
 from pipeline.schema import MAX_CLIP_SECONDS, SAMPLE_RATE, ClipUtterance
 

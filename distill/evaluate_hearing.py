@@ -8,11 +8,14 @@ from typing import Any
 import numpy as np
 import torch
 
+from distill.ctranslate2_recognizer import CTranslate2Recognizer
 from distill.evaluate_data import EvaluationClip
-from distill.longform import Heard, Job, Options, Window, sequential
+from distill.longform import Options, sequential
 from distill.longform_chunked import chunked
-from distill.recognizers import CTranslate2Recognizer, WhisperRecognizer
 from distill.transcribe import run
+from distill.transcript import Job
+from distill.whisper_recognizer import WhisperRecognizer
+from distill.windows import Heard, Window
 
 AnyRecognizer = WhisperRecognizer | CTranslate2Recognizer
 

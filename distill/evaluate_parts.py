@@ -24,12 +24,13 @@ from distill.evaluate_hearing import (
 )
 from distill.evaluate_scores import compare, rates, score_all
 from distill.hallucination import longest_loop, non_speech
-from distill.longform import Heard, Options, Window, sequential, short
-from distill.recognizers import WhisperRecognizer
+from distill.longform import Options, sequential, short
 from distill.robustness import Noise, add_noise
-from distill.speculative import Assistant, make_assistant
+from distill.speculative import Assistant, check_match, make_assistant
 from distill.transcribe import STUDENT_CHUNK_SECONDS, TEACHER_CHUNK_SECONDS
 from distill.transcribe import run as run_jobs
+from distill.whisper_recognizer import WhisperRecognizer
+from distill.windows import Heard, Window
 from pipeline.schema import SAMPLE_RATE
 from pipeline.scoring import Score, corpus_rate, normalize
 
@@ -66,6 +67,19 @@ def run(
     if config.edges:
         parts["edges"] = edges(recognizers, clips)
     return parts
+
+
+def check(config: EvaluateConfig, recognizers: list[AnyRecognizer]) -> None:
+    """Refuse parts that these models or settings do not allow, before hours of decoding.
+
+    Raises:
+        ValueError: the first model cannot be assisted, a model does not match it, or there is no
+            such noise.
+    """
+    if "speculative" in config.modes:
+        assistants(recognizers)
+    for kind in config.robustness.noises:
+        Noise(kind)
 
 
 def latency(
@@ -137,16 +151,30 @@ def speculative(
     config: EvaluateConfig, recognizers: list[AnyRecognizer], clips: list[EvaluationClip]
 ) -> list[Row]:
     """Let each model draft for the first one; both ways of decoding take turns on each batch."""
-    teacher, rows = recognizers[0], []
-    if not isinstance(teacher, WhisperRecognizer):
-        raise ValueError(f"{teacher.name} cannot be assisted; speculative needs a plain Whisper")
-    for student in recognizers[1:]:
-        if not isinstance(student, WhisperRecognizer):
-            continue
+    teacher, students = assistants(recognizers)
+    rows = []
+    for student in students:
         assistant = make_assistant(student.model, teacher.model)
         for size in _SPECULATIVE_BATCHES:
             rows.append(_assisted(teacher, assistant, student.name, clips, size))
     return rows
+
+
+def assistants(
+    recognizers: list[AnyRecognizer],
+) -> tuple[WhisperRecognizer, list[WhisperRecognizer]]:
+    """Return the first model and those that may draft for it; CTranslate2's can do neither.
+
+    Raises:
+        ValueError: the first model cannot be assisted, or another one does not match it.
+    """
+    teacher = recognizers[0]
+    if not isinstance(teacher, WhisperRecognizer):
+        raise ValueError(f"{teacher.name} cannot be assisted; speculative needs a plain Whisper")
+    students = [other for other in recognizers[1:] if isinstance(other, WhisperRecognizer)]
+    for student in students:
+        check_match(student.name, student.model.config, teacher.model.config)
+    return teacher, students
 
 
 def _assisted(
@@ -235,19 +263,30 @@ def answers_to_no_speech(config: EvaluateConfig, recognizers: list[AnyRecognizer
 def prompt_lengths(
     config: EvaluateConfig, recognizers: list[AnyRecognizer], clips: list[EvaluationClip]
 ) -> list[Row]:
-    """Measure short-form behind prompts of other clips' text, cut to each length."""
+    """Measure short-form behind prompts of other clips' text, cut to each length.
+
+    One half of the clips is heard behind the text of the other half: a prompt in which a clip's own
+    text stands would help it.
+    """
+    halves = [clips[::2], clips[1::2]]
     rows = []
     for recognizer in recognizers:
-        before = recognizer.vocabulary.encode(" ".join(clip.reference for clip in clips))
+        prompts = [
+            recognizer.vocabulary.encode(" ".join(clip.reference for clip in half))
+            for half in halves
+        ]
         for length in config.prompt_lengths:
-            previous = tuple(np.resize(before, length).tolist()) if length else ()
-            heard, seconds = hear_batches(recognizer, clips, config.batch_size, previous=previous)
+            heard, seconds = [], 0.0
+            for half, before in zip(halves, reversed(prompts), strict=True):
+                previous = tuple(np.resize(before, length).tolist()) if before else ()
+                found, taken = hear_batches(recognizer, half, config.batch_size, previous=previous)
+                heard, seconds = heard + found, seconds + taken
             texts = [one.text for one in heard]
             rows.append(
                 {
                     "model": recognizer.name,
                     "prompt_tokens": length,
-                    "wer": _rate(score_all(clips, texts)),
+                    "wer": _rate(score_all([*halves[0], *halves[1]], texts)),
                     "avg_logprob": round(statistics.mean(h.avg_logprob for h in heard), 4),
                     "decode_seconds": round(seconds, 3),
                 }

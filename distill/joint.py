@@ -30,7 +30,7 @@ def quantise_in_training(step: Any, config: QuantizationConfig | None) -> "Joint
     """Prepare the student's layers for their grids and return the callback that a trainer needs.
 
     Args:
-        step: the `distill.trainer.Distillation`; changed in place.
+        step: the `distill.distillation.Distillation`; changed in place.
         config: None for a training in float.
     """
     if config is None:

@@ -18,7 +18,7 @@ from distill.distances import DISTANCES, distance_matrix, weight_l1
 from distill.hidden import HiddenStates
 from distill.hidden_config import HiddenConfig
 from distill.matching import match_layers, smooth
-from distill.quantization.fake import QuantisedLinear
+from distill.quantization.fake import seen_weight
 
 RIDGE = 0.1
 """Of the mean variance of the features, added where the first projection is fitted."""
@@ -95,7 +95,7 @@ class LayerMatching(nn.Module):
 
     def _weights(self) -> tuple[list[Tensor], list[Tensor]]:
         """Return the first feed-forward weights, on the grid where they are, at one width."""
-        ours, theirs = ([_seen(layer.fc1) for layer in d.layers] for d in self._decoders)
+        ours, theirs = ([seen_weight(layer.fc1) for layer in d.layers] for d in self._decoders)
         columns = self.columns.weight.T
         if self.config.projection == "teacher-to-student":
             rows: Any = self.projections[0].weight
@@ -178,11 +178,6 @@ def _features(states: HiddenStates, feature: str) -> list[Tensor]:
         "block": states.outputs,
         "cross_attention": states.cross_attentions,
     }[feature]
-
-
-def _seen(layer: nn.Module) -> Tensor:
-    """Return a weight as the forward pass sees it."""
-    return layer.seen_weight() if isinstance(layer, QuantisedLinear) else layer.weight  # pyright: ignore
 
 
 def _mean_over_ranks(values: Tensor) -> Tensor:

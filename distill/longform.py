@@ -6,139 +6,30 @@ batch with windows of many recordings. Here are the two that go window by window
 fits one, and `sequential`, OpenAI's algorithm for what does not.
 """
 
-import zlib
 from collections.abc import Generator
 from dataclasses import dataclass, field
-from typing import Protocol
 
 import numpy as np
 
 from distill.transcribe_config import LongformConfig
+from distill.transcript import Draft, Job
+from distill.windows import (
+    MAX_PROMPT_TOKENS,
+    TIMESTAMP_SECONDS,
+    WINDOW_SAMPLES,
+    Audio,
+    Heard,
+    Region,
+    Vocabulary,
+    Window,
+)
 from pipeline.schema import SAMPLE_RATE
 
-WINDOW_SAMPLES = 30 * SAMPLE_RATE
-TIMESTAMP_SECONDS = 0.02
 _TIMESTAMP_SAMPLES = round(TIMESTAMP_SECONDS * SAMPLE_RATE)
-MAX_PROMPT_TOKENS = 223
 _SILENCE = 1e-5
 """Peak below which there is no sound at all (-100 dB), and a model could only invent text."""
 _RESET_TEMPERATURE = 0.5
 """Text that was sampled at a higher one is not given to the next window."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Window:
-    """Up to 30 s that a model shall hear."""
-
-    samples: np.ndarray
-    """float32 mono at 16 kHz."""
-    language: str | None = None
-    """None to be detected."""
-    previous: tuple[int, ...] = ()
-    """Tokens of what was said before."""
-    timestamps: bool = False
-    temperature: float = 0.0
-    words: bool = False
-    """Say when each token was spoken."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Heard:
-    """What a model made of a window."""
-
-    tokens: tuple[int, ...]
-    text: str
-    avg_logprob: float = 0.0
-    no_speech_prob: float = 0.0
-    temperature: float = 0.0
-    language: str = ""
-    language_probability: float = 1.0
-    truncated: bool = False
-    token_times: tuple[tuple[float, float], ...] = ()
-    """Start and end in the window, for each text token, where they were asked for."""
-    num_steps: int = 0
-    num_drafted: int = 0
-    num_accepted: int = 0
-
-    @property
-    def compression_ratio(self) -> float:
-        """Bytes per compressed byte of the text, as OpenAI's Whisper computes it."""
-        data = self.text.encode()
-        return len(data) / len(zlib.compress(data))
-
-
-@dataclass(frozen=True, kw_only=True)
-class Word:
-    """A word with its place in the recording, in seconds."""
-
-    start: float
-    end: float
-    text: str
-
-
-@dataclass(frozen=True, kw_only=True)
-class TranscriptSegment:
-    """A piece of a transcript with its place in the recording, in seconds, and its evidence."""
-
-    start: float
-    end: float
-    text: str
-    tokens: tuple[int, ...] = ()
-    words: tuple[Word, ...] = ()
-    avg_logprob: float = 0.0
-    no_speech_prob: float = 0.0
-    compression_ratio: float = 0.0
-    temperature: float = 0.0
-
-
-@dataclass(frozen=True, kw_only=True)
-class Transcript:
-    """What is said in a recording."""
-
-    text: str
-    language: str
-    language_probability: float
-    duration_seconds: float
-    segments: tuple[TranscriptSegment, ...]
-    num_steps: int = 0
-    """Steps of the decoder, summed over windows."""
-    num_drafted: int = 0
-    num_accepted: int = 0
-
-
-class Vocabulary(Protocol):
-    """What the algorithms need to know of a model's tokens."""
-
-    first_timestamp: int
-    """The id of `<|0.00|>`; text has smaller ids."""
-    end: int
-    """The id of `<|endoftext|>`; text has smaller ids."""
-
-    def encode(self, text: str) -> list[int]:
-        """Return the tokens of a text."""
-        ...
-
-    def decode(self, tokens: list[int]) -> str:
-        """Return the text of tokens, special ones left out."""
-        ...
-
-    def split_words(self, tokens: list[int], language: str) -> list[list[int]]:
-        """Group text tokens by word."""
-        ...
-
-
-class Audio(Protocol):
-    """A recording that can be read forward."""
-
-    def read(self, start: int, num_samples: int) -> np.ndarray:
-        """Return samples from `start` on; fewer at the end, none after it."""
-        ...
-
-
-Job = Generator[list[Window], list[Heard], Transcript]
-"""An algorithm at work on one recording."""
-Region = tuple[int, int]
-"""First and last-but-one sample of speech."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -152,75 +43,6 @@ class Options:
     words: bool = False
     regions: list[Region] | None = None
     """Where speech is; None hears everything."""
-
-
-@dataclass(kw_only=True)
-class Draft:
-    """A transcript that is being written."""
-
-    vocabulary: Vocabulary
-    language: str | None
-    language_probability: float = 1.0
-    segments: list[TranscriptSegment] = field(default_factory=list)
-    num_steps: int = 0
-    num_drafted: int = 0
-    num_accepted: int = 0
-
-    def note(self, heard: Heard) -> None:
-        """Count a window, and settle the language by the first one."""
-        if self.language is None:
-            self.language = heard.language
-            self.language_probability = heard.language_probability
-        self.num_steps += heard.num_steps
-        self.num_drafted += heard.num_drafted
-        self.num_accepted += heard.num_accepted
-
-    def segment(
-        self,
-        start: float,
-        end: float,
-        tokens: list[int],
-        times: list[tuple[float, float]],
-        heard: Heard,
-    ) -> None:
-        """Append text tokens spoken from `start` to `end`; `times` are theirs in the recording."""
-        text = self.vocabulary.decode(tokens).strip()
-        if not text or end <= start:
-            return
-        words = []
-        if times:
-            first = 0
-            for group in self.vocabulary.split_words(tokens, self.language or "en"):
-                last = first + len(group) - 1
-                word = self.vocabulary.decode(group).strip()
-                if word:
-                    begins = min(max(times[first][0], start), end)
-                    ends = min(max(times[last][1], begins), end)
-                    words.append(Word(start=round(begins, 2), end=round(ends, 2), text=word))
-                first = last + 1
-        self.segments.append(
-            TranscriptSegment(
-                start=round(start, 2), end=round(end, 2), text=text, tokens=tuple(tokens),
-                words=tuple(words), avg_logprob=round(heard.avg_logprob, 4),
-                no_speech_prob=round(heard.no_speech_prob, 4),
-                compression_ratio=round(heard.compression_ratio, 4),
-                temperature=heard.temperature,
-            )
-        )  # fmt: skip
-
-    def finish(self, num_samples: int, text: str | None = None) -> Transcript:
-        """Return the transcript."""
-        tokens = [token for segment in self.segments for token in segment.tokens]
-        return Transcript(
-            text=self.vocabulary.decode(tokens).strip() if text is None else text,
-            language=self.language or "",
-            language_probability=round(self.language_probability, 4),
-            duration_seconds=round(num_samples / SAMPLE_RATE, 3),
-            segments=tuple(self.segments),
-            num_steps=self.num_steps,
-            num_drafted=self.num_drafted,
-            num_accepted=self.num_accepted,
-        )
 
 
 def short(audio: Audio, vocabulary: Vocabulary, options: Options) -> Job:
@@ -312,25 +134,25 @@ def cut_segments(
         draft.segment(offset + start, offset + min(end, seconds), text, spoken, heard)
         return first_text + len(text)
 
+    def place(token: int) -> float:  # text stands at the beginning where no time is before it
+        return max(token - first, 0) * TIMESTAMP_SECONDS
+
     if not meets:
-        stamps = [token for token in tokens if token > first]
-        end = (stamps[-1] - first) * TIMESTAMP_SECONDS if stamps else seconds
-        begins = max(tokens[0] - first, 0) * TIMESTAMP_SECONDS if tokens else 0.0
-        add(tokens, begins, end, 0)
+        begins = place(tokens[0]) if tokens else 0.0
+        ends = [place(token) for token in tokens if place(token) > begins]
+        add(tokens, begins, ends[-1] if ends else seconds, 0)
         return seconds
     ends = [*meets, len(tokens)] if closed else meets
     last, first_text = 0, 0
     for end in ends:
         piece = tokens[last:end]
-        begins, stops = ((token - first) * TIMESTAMP_SECONDS for token in (piece[0], piece[-1]))
-        first_text = add(piece, begins, stops, first_text)
+        first_text = add(piece, place(piece[0]), place(piece[-1]), first_text)
         last = end
     if keep_rest and not closed:
-        begins = (tokens[last] - first) * TIMESTAMP_SECONDS
-        stops = (tokens[-1] - first) * TIMESTAMP_SECONDS if is_time[-1] else seconds
-        add(tokens[last:], begins, stops, first_text)
+        stops = place(tokens[-1]) if is_time[-1] else seconds
+        add(tokens[last:], place(tokens[last]), stops, first_text)
         return seconds
-    return seconds if closed else (tokens[last - 1] - first) * TIMESTAMP_SECONDS
+    return seconds if closed else place(tokens[last - 1])
 
 
 def is_silent(samples: np.ndarray) -> bool:

@@ -9,18 +9,16 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from difflib import SequenceMatcher
 
-from distill.longform import (
+from distill.longform import Options, is_silent
+from distill.transcript import Draft, Job
+from distill.windows import (
     TIMESTAMP_SECONDS,
     WINDOW_SAMPLES,
     Audio,
-    Draft,
     Heard,
-    Job,
-    Options,
     Region,
     Vocabulary,
     Window,
-    is_silent,
 )
 from pipeline.schema import SAMPLE_RATE
 
@@ -96,9 +94,9 @@ def chunked(
         for chunk, found in zip(chunks, heard, strict=True):
             draft.note(found)
             pieces = _pieces(found, chunk, vocabulary)
-            if chunk.follows and previous is not None:
-                before, num_before = previous
-                overlap = before.start + before.length - chunk.start
+            before, num_before = previous or (chunk, 0)
+            overlap = before.start + before.length - chunk.start
+            if chunk.follows and previous and overlap > 0:  # silence between them was not heard
                 joined, pieces = _join(
                     joined, pieces, num_before,
                     overlap / before.length, overlap / chunk.length,
@@ -161,7 +159,7 @@ def _join(
     left: list[Piece], right: list[Piece], num_last: int, left_share: float, right_share: float
 ) -> tuple[list[Piece], list[Piece]]:
     """Cut both sides of a joint: the end of `left`, whose last chunk has `num_last` tokens."""
-    at_end = min(len(left), round(num_last * min(left_share * _ROOM, 1.0)) + 4)
+    at_end = min(num_last, round(num_last * min(left_share * _ROOM, 1.0)) + 4)
     at_start = min(len(right), round(len(right) * min(right_share * _ROOM, 1.0)) + 4)
     kept = len(left) - at_end
     stop, begin = find_join(

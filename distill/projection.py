@@ -18,6 +18,7 @@ from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
 from distill.losses import labelled_loss
+from distill.quantization.fake import QuantisedLinear, seen_weight
 
 CHUNK_ELEMENTS = 2**22
 """Logits in a chunk on a CPU: 16 MB in float32, 80 tokens of Whisper's vocabulary. The C library
@@ -39,19 +40,19 @@ def projected_loss(
 ) -> dict[str, Tensor]:
     """Return what `distillation_loss` returns for the projected states, and the same gradients.
 
-    A projection other than a plain linear one, such as one that rounds its weights, is called as a
-    module and computed again in the backward pass.
+    The weights of a projection on a grid are put on it once, not once for each chunk. A projection
+    that is not linear is called as a module and computed again in the backward pass.
     """
     elements = CHUNK_ELEMENTS if student_ND.device.type == "cpu" else GPU_CHUNK_ELEMENTS
     size = max(1, elements // vocabulary_size(student_projection))
     loss = functools.partial(labelled_loss, num_tokens=num_tokens, **options)
     if _is_linear(student_projection) and _is_linear(teacher_projection):
-        teacher_VE = None if teacher_projection is None else teacher_projection.weight
+        teacher_VE = None if teacher_projection is None else seen_weight(teacher_projection)
         names = ["loss", "ce"] if teacher_NE is None or not options["kl_weight"] else PARTS
         teaching = torch.is_grad_enabled()
-        weight = student_projection.weight
+        student_VD = seen_weight(student_projection)
         found: Any = _FusedLoss.apply(
-            student_ND, weight, teacher_NE, teacher_VE, labels_N, size, loss, teaching
+            student_ND, student_VD, teacher_NE, teacher_VE, labels_N, size, loss, teaching
         )
         return dict(zip(names, found, strict=False))
 
@@ -86,7 +87,8 @@ def _is_linear(projection: nn.Module | None) -> bool:
         return True
     forward = getattr(type(projection), "forward", None)
     hooked = projection._forward_hooks or projection._forward_pre_hooks
-    return forward is nn.Linear.forward and projection.bias is None and not hooked
+    linear = forward in (nn.Linear.forward, QuantisedLinear.forward)
+    return linear and projection.bias is None and not hooked
 
 
 def _chunks(num_tokens: int, size: int) -> list[slice]:

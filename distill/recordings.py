@@ -116,29 +116,32 @@ def _resolve(source: str) -> Iterator[tuple[str, str, Path]]:
 class AudioStream:
     """The audio of a recording as float32 mono at 16 kHz, read from its beginning to its end."""
 
-    def __init__(self, source: str, on_progress: Callable[[float], None] | None = None) -> None:
+    def __init__(self, source: str) -> None:
         """Open a path, a URL or - for standard input.
-
-        Args:
-            source: what to open.
-            on_progress: told how many seconds further the reading has come.
 
         Raises:
             AudioError: it is missing, or no audio.
         """
         self._temporary: Any = None
-        self._on_progress = on_progress
+        self.on_progress: Callable[[float], None] | None = None
+        """Told how many seconds further the reading has come."""
         self.source = source
-        path = self._fetch(source)
-        self._blocks = _blocks(path, source)
-        self._held = np.zeros(0, dtype=np.float32)
-        self._offset = self._told = 0
-        self._ended = False
-        self.duration_seconds = _duration(path)
-        """By the header; 0 where it does not say."""
+        self._path = self._fetch(source)
+        self._told = 0
+        self._begin()
         if self.read(0, 1).size == 0:
             self.close()
             raise AudioError(f"{source}: holds no audio")
+
+    def rewind(self) -> None:
+        """Begin anew; what standard input or a URL gave is not fetched a second time."""
+        self._blocks.close()
+        self._begin()
+
+    def _begin(self) -> None:
+        self._blocks = _blocks(self._path, self.source)
+        self._held = np.zeros(0, dtype=np.float32)
+        self._offset, self._ended = 0, False
 
     def read(self, start: int, num_samples: int) -> np.ndarray:
         """Read samples from `start` on; fewer than asked for at the end, none after it.
@@ -165,8 +168,8 @@ class AudioStream:
                 parts, self._offset = [np.zeros(0, dtype=np.float32)], held
         samples = np.concatenate(parts)
         dropped = min(max(start - self._offset, 0), len(samples))
-        if self._on_progress is not None and start > self._told:
-            self._on_progress((start - self._told) / SAMPLE_RATE)
+        if self.on_progress is not None and start > self._told:
+            self.on_progress((start - self._told) / SAMPLE_RATE)
             self._told = start
         self._held, self._offset = samples[dropped:], self._offset + dropped
         return self._held[:num_samples]
@@ -206,13 +209,6 @@ class AudioStream:
             raise AudioError(f"{source}: could not be fetched ({error})") from error
         self._temporary.flush()
         return Path(self._temporary.name)
-
-
-def _duration(path: Path) -> float:
-    try:
-        return float(soundfile.info(path).duration)
-    except soundfile.SoundFileError:
-        return 0.0
 
 
 def _blocks(path: Path, source: str) -> Any:

@@ -72,11 +72,7 @@ def make_student(
             weights |= {prefix + name: value for name, value in layer.state_dict().items()}
     student.load_state_dict(weights)
     student.generation_config = copy.deepcopy(teacher.generation_config)
-    settings: Any = student.generation_config
-    if hasattr(settings, "alignment_heads"):
-        settings.alignment_heads = alignment_heads(
-            settings.alignment_heads, maps["decoder"], config.decoder_attention_heads
-        )
+    keep_alignment_heads(student, maps["decoder"])
     return student
 
 
@@ -110,7 +106,11 @@ def alignment_heads(
     one was copied, all heads of the upper half are taken, as Whisper does for a model that nobody
     has looked into.
     """
-    heads = [[layers.index(layer), head] for layer, head in teacher_heads if layer in layers]
+    heads = [
+        [layers.index(layer), head]
+        for layer, head in teacher_heads
+        if layer in layers and head < num_heads
+    ]
     upper = range(len(layers) // 2, len(layers))
     return heads or [[layer, head] for layer in upper for head in range(num_heads)]
 
@@ -131,7 +131,9 @@ def load_model(name: str) -> WhisperForConditionalGeneration:
         ValueError: there is no Whisper model of that name, or its file is damaged.
     """
     if packed.is_packed(name):
-        return packed.load(name)
+        model = packed.load(name)
+        keep_alignment_heads(model)
+        return model
     try:
         kind = WhisperConfig.get_config_dict(model_path(name))[0].get("model_type")
         if kind != "whisper":
@@ -142,6 +144,7 @@ def load_model(name: str) -> WhisperForConditionalGeneration:
     except (OSError, ValueError) as error:
         raise _no_model(name, error) from error
     keep_generation_settings(model)
+    keep_alignment_heads(model)
     return model
 
 
@@ -162,6 +165,21 @@ def _no_model(name: str, error: Exception) -> ValueError:
     return ValueError(
         f"no Whisper model could be loaded from {name!r}; it may be `embedded`, a folder that "
         f"`whisper-distill init` or `train` wrote, or the id of a model on the Hub. ({reason})"
+    )
+
+
+def keep_alignment_heads(
+    model: WhisperForConditionalGeneration, layers: list[int] | None = None
+) -> None:
+    """Leave only alignment heads that the model has; others' students may name their teachers'.
+
+    `layers` are those of the teacher that became the model's, where it was made from one.
+    """
+    settings: Any = model.generation_config
+    settings.alignment_heads = alignment_heads(
+        getattr(settings, "alignment_heads", None) or [],
+        list(range(model.config.decoder_layers)) if layers is None else layers,
+        model.config.decoder_attention_heads,
     )
 
 

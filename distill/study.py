@@ -16,10 +16,12 @@ from typing import Any
 
 import numpy as np
 
-from distill.config import InitConfig, LossConfig, StudyConfig, TrainConfig
-from distill.data import passes_filter, read_shard, shard_passes
+from distill.config import InitConfig, TrainConfig
+from distill.loss_config import LossConfig
 from distill.run_card import describe_hardware, library_versions
+from distill.shards import passes_filter, read_shard, shard_passes
 from distill.student import load_model, load_processor, num_parameters
+from distill.study_config import StudyConfig
 from distill.study_table import to_markdown
 from distill.train import init, train
 from distill.validation import Clip, hear, validation_clips

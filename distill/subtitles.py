@@ -4,7 +4,7 @@ import dataclasses
 import json
 from collections.abc import Callable, Iterator
 
-from distill.longform import Transcript
+from distill.transcript import Transcript
 
 _MAX_WORDS_CHARACTERS = 42
 """Of a subtitle line where words have times; the usual width of broadcast subtitles."""

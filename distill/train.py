@@ -12,10 +12,16 @@ import transformers
 import yaml
 from transformers import WhisperForConditionalGeneration, WhisperProcessor
 
-from distill.averaging import WeightAverage
-from distill.checkpoints import Checkpoint, last_checkpoint, newest_checkpoint
+from distill.averaging import WeightAverage, mean_weights
+from distill.checkpoints import (
+    Checkpoint,
+    last_checkpoint,
+    newest_checkpoint,
+    whole_checkpoints,
+)
 from distill.config import InitConfig, TrainConfig
 from distill.data import BatchStream
+from distill.distillation import Distillation
 from distill.joint import learned_steps_in, quantise_in_training
 from distill.layer_matching import LayerMatching
 from distill.progress import ShowProgress
@@ -40,13 +46,7 @@ from distill.student import (
     num_parameters,
 )
 from distill.targets import letter_tokens
-from distill.trainer import (
-    Distillation,
-    DistillationTrainer,
-    Following,
-    out_of_patience,
-    training_arguments,
-)
+from distill.trainer import DistillationTrainer, Following, out_of_patience, training_arguments
 from distill.validation import validation_clips
 
 logger = logging.getLogger(__name__)
@@ -187,6 +187,10 @@ def write_student(config: TrainConfig, processor: WhisperProcessor) -> Path:
     from_best = config.validation is not None and (best / "config.json").is_file()
     source = best if from_best else checkpoint.folder
     student = load_model(str(source))
+    if config.average_last is not None:
+        last = whole_checkpoints(output)[-config.average_last :]
+        student.load_state_dict(mean_weights(load_model(str(c.folder)).state_dict() for c in last))
+        logger.info("the student is the mean of steps %s", [c.step for c in last])
     if config.average_decay is not None and not from_best:
         average = WeightAverage(student, config.average_decay)
         average.load(checkpoint.folder)

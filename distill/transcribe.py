@@ -19,21 +19,15 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import Progress
 
-from distill.longform import (
-    WINDOW_SAMPLES,
-    Heard,
-    Job,
-    Options,
-    Transcript,
-    Window,
-    sequential,
-    short,
-)
+from distill.hearing import Recognizer
+from distill.longform import Options, sequential, short
 from distill.longform_chunked import chunked
-from distill.recognizers import Recognizer, load_recognizer
+from distill.recognizers import load_recognizer
 from distill.recordings import AudioStream, Recording, check_output_names, find_recordings
 from distill.subtitles import render
 from distill.transcribe_config import TranscribeConfig
+from distill.transcript import Job, Transcript
+from distill.windows import WINDOW_SAMPLES, Heard, Window
 
 logger = logging.getLogger(__name__)
 
@@ -133,13 +127,14 @@ def make_job(
     recording: Recording, recognizer: Recognizer, config: TranscribeConfig, meter: Meter
 ) -> Job:
     """Open a recording when its turn comes, and work on it by the algorithm that suits it."""
-    regions = None
-    if config.vad:
-        from distill.vad import speech_regions
+    with AudioStream(recording.source) as stream:
+        regions = None
+        if config.vad:
+            from distill.vad import speech_regions
 
-        with AudioStream(recording.source) as stream:
             regions = speech_regions(stream)
-    with AudioStream(recording.source, meter.listened) as stream:
+            stream.rewind()
+        stream.on_progress = meter.listened
         longer = stream.read(0, WINDOW_SAMPLES + 1).size > WINDOW_SAMPLES
         mode = config.mode
         if mode == "auto":

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from distill.longform import Audio, Region
+from distill.windows import Audio, Region
 from pipeline.schema import SAMPLE_RATE
 
 _BLOCK = 512

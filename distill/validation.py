@@ -14,7 +14,7 @@ import torch.distributed
 from transformers import WhisperForConditionalGeneration, WhisperProcessor
 
 from distill.config import ValidationConfig
-from distill.data import read_shard, shard_paths
+from distill.shards import read_shard, shard_paths
 from distill.student import is_multilingual
 from pipeline.audio import decode_flac
 from pipeline.schema import SAMPLE_RATE, Sample

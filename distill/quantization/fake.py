@@ -54,6 +54,13 @@ class QuantisedEmbedding(_Quantised, nn.Embedding):
         return functional.embedding(input, self.seen_weight(), self.padding_idx)
 
 
+def seen_weight(layer: nn.Module) -> Tensor:
+    """Return a layer's weight as its forward pass sees it, on a grid or not."""
+    if isinstance(layer, QuantisedLinear | QuantisedEmbedding):
+        return layer.seen_weight()
+    return layer.weight  # pyright: ignore[reportReturnType]
+
+
 _KINDS: dict[type[nn.Module], type[nn.Module]] = {
     nn.Linear: QuantisedLinear,
     nn.Embedding: QuantisedEmbedding,

@@ -6,8 +6,8 @@ import time
 import pytest
 import torch
 
-from distill.config import LossConfig
-from distill.trainer import Distillation
+from distill.distillation import Distillation
+from distill.loss_config import LossConfig
 from pipeline.embedded.architecture import make_model, make_tokenizer
 
 
@@ -18,7 +18,7 @@ def step_seconds(attention: str, clips: int, seconds: float) -> float:
     tokens = torch.randint(600, (clips, round(seconds * 6)))
     taken = []
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("distill.trainer.choose_attention", lambda *_: None)
+        patch.setattr("distill.distillation.choose_attention", lambda *_: None)
         model.set_attn_implementation(attention)
         for _ in range(4):
             started = time.perf_counter()

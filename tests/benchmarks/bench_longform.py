@@ -1,10 +1,12 @@
 """Chunked against sequential on long recordings, and both against openai-whisper's `transcribe`.
 
 Recordings are joined from clips of one speaker. By default the embedded teacher and the embedded
-test speakers; `LONGFORM_MODEL`, `LONGFORM_MANIFEST`, `LONGFORM_SECONDS`, `LONGFORM_RECORDINGS` and
-`LONGFORM_BATCH` choose others. `test_parity` needs openai-whisper and multilingual weights.
+test speakers; `LONGFORM_MODEL`, `LONGFORM_MANIFEST`, `LONGFORM_SECONDS`, `LONGFORM_RECORDINGS`,
+`LONGFORM_BATCH`, `LONGFORM_CHUNKS` and `LONGFORM_ROUNDS` choose others; the ways of
+reading take turns. `test_parity` needs openai-whisper and multilingual weights.
 """
 
+import functools
 import json
 import os
 from typing import Any
@@ -28,6 +30,7 @@ MANIFEST = os.environ.get("LONGFORM_MANIFEST", str(EMBEDDED_FOLDER / "test.jsonl
 SECONDS = float(os.environ.get("LONGFORM_SECONDS", "300"))
 RECORDINGS = int(os.environ.get("LONGFORM_RECORDINGS", "4"))
 BATCH = int(os.environ.get("LONGFORM_BATCH", "16"))
+ROUNDS = int(os.environ.get("LONGFORM_ROUNDS", "2"))
 CHUNKS = [float(s) for s in os.environ.get("LONGFORM_CHUNKS", "15,25,30").split(",")]
 
 
@@ -55,17 +58,28 @@ def show(kind: str, recordings: list[EvaluationClip], texts: list[str], seconds:
 
 
 def test_chunked_against_sequential(recordings: list[EvaluationClip], recognizer: Any) -> None:
-    one_by_one, seconds = [], 0.0
-    for recording in recordings:  # as a user's single long file
-        texts, taken = hear_long(recognizer, [recording], 1, Options(), None)
-        one_by_one += texts
-        seconds += taken
-    show("sequential, one at a time", recordings, one_by_one, seconds)
-    texts, taken = hear_long(recognizer, recordings, BATCH, Options(), None)
-    show("sequential, side by side", recordings, texts, taken)
-    for chunk in CHUNKS:
-        texts, taken = hear_long(recognizer, recordings, BATCH, Options(), chunk)
-        show(f"chunked {chunk:g} s", recordings, texts, taken)
+    def one_at_a_time() -> tuple[list[str], float]:  # as a user's single long files
+        found = [hear_long(recognizer, [r], 1, Options(), None) for r in recordings]
+        return [text for texts, _ in found for text in texts], sum(taken for _, taken in found)
+
+    def together(chunk: float | None) -> tuple[list[str], float]:
+        return hear_long(recognizer, recordings, BATCH, Options(), chunk)
+
+    ways = {"sequential, one at a time": one_at_a_time}
+    ways["sequential, side by side"] = functools.partial(together, None)
+    ways |= {f"chunked {chunk:g} s": functools.partial(together, chunk) for chunk in CHUNKS}
+    rounds: dict[str, list[float]] = {kind: [] for kind in ways}
+    texts: dict[str, list[str]] = {}
+    for _ in range(ROUNDS):
+        for kind, hear in ways.items():
+            texts[kind], seconds = hear()
+            rounds[kind].append(seconds)
+    best = {kind: min(seconds) for kind, seconds in rounds.items()}
+    for kind, seconds in best.items():
+        show(kind, recordings, texts[kind], seconds)
+    slowest = best["sequential, one at a time"]
+    ratios = {kind: round(slowest / seconds, 2) for kind, seconds in best.items()}
+    print("\n" + json.dumps({"speed_over_one_at_a_time": ratios, "rounds": rounds}))
 
 
 def test_parity(recordings: list[EvaluationClip], recognizer: Any) -> None:

@@ -21,9 +21,10 @@ import soundfile
 import torch
 import webdataset
 
-from distill.config import DataConfig
-from distill.data import BatchStream, shard_paths
+from distill.data import BatchStream
+from distill.data_config import DataConfig
 from distill.run_card import describe_hardware, library_versions
+from distill.shards import shard_paths
 from distill.student import load_processor
 
 

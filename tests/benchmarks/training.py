@@ -28,11 +28,11 @@ from torch.nn import functional
 from transformers import WhisperConfig, WhisperForConditionalGeneration
 
 from distill import projection
-from distill.config import LossConfig
+from distill.distillation import Distillation
+from distill.loss_config import LossConfig
 from distill.losses import IGNORED
 from distill.run_card import describe_hardware, library_versions
 from distill.student import make_student
-from distill.trainer import Distillation
 
 WHISPER_TINY: dict[str, int] = {
     "vocab_size": 51865,

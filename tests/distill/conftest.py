@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from hypothesis import settings
 from transformers import (
     GenerationConfig,
     WhisperConfig,
@@ -17,12 +18,16 @@ from transformers import (
     WhisperTokenizer,
 )
 
-from distill.config import DataConfig
+from distill.config import InitConfig, TrainConfig
+from distill.data_config import DataConfig, Stage
 from distill.student import keep_generation_settings, load_model, load_processor
+from distill.train import init
 from pipeline.embedded.architecture import make_model, make_tokenizer
 from tests.distill.material import make_clips, write_dataset
 
 torch.set_num_threads(1)
+settings.register_profile("unhurried", deadline=None)
+settings.load_profile("unhurried")
 
 ENCODER_LAYERS, DECODER_LAYERS, WIDTH = 2, 4, 32
 
@@ -96,3 +101,32 @@ def data_config(dataset: Path) -> Callable[..., DataConfig]:
         return dataclasses.replace(config, **fields)
 
     return make
+
+
+@pytest.fixture(scope="session")
+def student_folder(teacher_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The first and the last layer of the teacher."""
+    output = tmp_path_factory.mktemp("student")
+    return init(InitConfig(teacher=str(teacher_folder), output=str(output), decoder_layers=2))
+
+
+@pytest.fixture
+def short_training(
+    data_config: Callable[..., DataConfig],
+    student_folder: Path,
+    teacher_folder: Path,
+    tmp_path: Path,
+) -> TrainConfig:
+    """A short training on short windows that gives the same twice."""
+    return TrainConfig(
+        output=str(tmp_path / "run"),
+        data=data_config(curriculum=[Stage(max_seconds=4.0, full_windows=0.0)]),
+        student=str(student_folder),
+        teacher=str(teacher_folder),
+        device="cpu",
+        max_steps=4,
+        save_steps=2,
+        logging_steps=1,
+        warmup_steps=0,
+        schedule="constant_with_warmup",
+    )

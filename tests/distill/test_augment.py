@@ -17,7 +17,7 @@ from distill.augment import (
     mix,
     noise_files,
 )
-from distill.config import AugmentConfig
+from distill.data_config import AugmentConfig
 from tests.distill.material import make_audio, make_sample
 
 

@@ -4,15 +4,10 @@ from typing import Any
 import pytest
 
 from distill.__main__ import main
-from distill.config import (
-    DataConfig,
-    InitConfig,
-    LossConfig,
-    ReadFilterConfig,
-    Stage,
-    StudyConfig,
-    TrainConfig,
-)
+from distill.config import InitConfig, TrainConfig
+from distill.data_config import DataConfig, ReadFilterConfig, Stage
+from distill.loss_config import LossConfig
+from distill.study_config import StudyConfig
 
 DATA = DataConfig(shards=["runs/mine"])
 

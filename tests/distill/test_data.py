@@ -15,19 +15,10 @@ import torch
 from torch.utils.data import DataLoader
 from transformers import WhisperProcessor
 
-from distill.config import AugmentConfig, DataConfig, ReadFilterConfig, Stage
-from distill.data import (
-    Batch,
-    BatchStream,
-    Clip,
-    length_batches,
-    pad_targets,
-    passes_filter,
-    read_shard,
-    shard_paths,
-    stage_at,
-)
+from distill.data import Batch, BatchStream, Clip, length_batches, pad_targets, stage_at
+from distill.data_config import AugmentConfig, DataConfig, ReadFilterConfig, Stage
 from distill.losses import IGNORED
+from distill.shards import passes_filter, read_shard, shard_paths
 from distill.targets import Target
 from pipeline.schema import Sample
 from tests.distill.material import TEXTS, make_audio, make_clips, make_sample, write_dataset
@@ -459,7 +450,7 @@ GLOO_WORKER = """
 import sys, json, itertools
 import torch.distributed as dist
 from torch.utils.data import DataLoader
-from distill.config import DataConfig
+from distill.data_config import DataConfig
 from distill.data import BatchStream
 from distill.student import load_processor
 

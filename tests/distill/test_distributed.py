@@ -14,10 +14,12 @@ from safetensors.torch import load_file
 TRAINING = """
 import itertools, sys, torch
 from pathlib import Path
-from distill.config import DataConfig, TrainConfig
+from distill.config import TrainConfig
+from distill.data_config import DataConfig
 from distill.data import BatchStream
 from distill.student import load_model, load_processor, make_student
-from distill.trainer import Distillation, DistillationTrainer, Following, training_arguments
+from distill.distillation import Distillation
+from distill.trainer import DistillationTrainer, Following, training_arguments
 from distill.stopping import StopRequest
 from tests.distill.material import make_training_batch
 

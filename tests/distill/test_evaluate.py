@@ -13,7 +13,7 @@ import soundfile
 from whisper_normalizer.english import EnglishTextNormalizer
 
 from distill.config import InitConfig
-from distill.evaluate import evaluate
+from distill.evaluate import evaluate, size_bytes
 from distill.evaluate_config import EvaluateConfig, RobustnessConfig
 from distill.evaluate_data import EvaluationClip, long_recordings, read_clips
 from distill.evaluate_scores import compare, score_all
@@ -129,6 +129,27 @@ def test_every_part_gives_rows_for_every_model(configure: Configure):
     page = (Path(config.output) / "report.html").read_text()
     for title in ("In noise", "Edge lengths", "Chunk length", "Sounds without speech"):
         assert title in page
+
+
+def test_the_size_of_a_model_is_of_its_weights_and_of_nothing_beside_them(tmp_path: Path):
+    assert size_bytes("openai/whisper-tiny") is None
+    assert size_bytes(str(tmp_path)) == 0
+    for name in ("training_args.bin", "average.safetensors", "joint.safetensors"):
+        (tmp_path / name).write_bytes(b"123")
+    (tmp_path / "pytorch_model.bin").write_bytes(b"1" * 70)
+    assert size_bytes(str(tmp_path)) == 70
+    for name in ("model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"):
+        (tmp_path / name).write_bytes(b"1" * 20)
+    assert size_bytes(str(tmp_path)) == 40
+    (tmp_path / "quantized.safetensors").write_bytes(b"1" * 10)
+    assert size_bytes(str(tmp_path)) == 10
+
+
+def test_what_cannot_be_done_is_refused_before_anything_is_heard(configure: Configure):
+    config = configure(robustness=RobustnessConfig(noises=["rain"]))
+    with pytest.raises(ValueError, match="neither white, pub, nor a folder"):
+        evaluate(config)
+    assert not list(Path(config.output).glob("heard-*"))
 
 
 def test_a_manifest_and_the_config_of_a_run_are_data_too(

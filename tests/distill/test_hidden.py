@@ -5,10 +5,10 @@ import torch
 from torch import Tensor, nn
 from transformers import WhisperForConditionalGeneration
 
-from distill.config import LossConfig
+from distill.distillation import Distillation
 from distill.hidden import HiddenStates, capturing
+from distill.loss_config import LossConfig
 from distill.student import make_student
-from distill.trainer import Distillation
 from tests.distill.material import make_training_batch
 
 Whisper = WhisperForConditionalGeneration

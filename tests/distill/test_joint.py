@@ -13,9 +13,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from transformers import WhisperForConditionalGeneration
 
-from distill.config import InitConfig, LossConfig, Stage, TrainConfig
+from distill.config import TrainConfig
+from distill.distillation import Distillation
 from distill.hidden_config import HiddenConfig
 from distill.joint import quantise_in_training
+from distill.loss_config import LossConfig
 from distill.quantization import inspect, load
 from distill.quantization.config import QuantizationConfig
 from distill.quantization.fake import activate, plan, prepare, quantised_layers
@@ -29,40 +31,20 @@ from distill.quantization.schedule import (
     planned,
 )
 from distill.student import load_model, make_student
-from distill.train import init, train
-from distill.trainer import Distillation
+from distill.train import train
 from tests.distill.material import make_training_batch
 
 Whisper = WhisperForConditionalGeneration
 Configure = Callable[..., TrainConfig]
 
 
-@pytest.fixture(scope="module")
-def student_folder(teacher_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    output = tmp_path_factory.mktemp("student")
-    return init(InitConfig(teacher=str(teacher_folder), output=str(output), decoder_layers=2))
-
-
 @pytest.fixture
-def configure(data_config, student_folder: Path, teacher_folder: Path, tmp_path: Path) -> Configure:
-    def make(**fields: Any) -> TrainConfig:
-        config = TrainConfig(
-            output=str(tmp_path / "run"),
-            data=data_config(curriculum=[Stage(max_seconds=4.0, full_windows=0.0)]),
-            student=str(student_folder),
-            teacher=str(teacher_folder),
-            device="cpu",
-            max_steps=4,
-            save_steps=2,
-            logging_steps=1,
-            warmup_steps=0,
-            schedule="constant_with_warmup",
-            hidden=HiddenConfig(matching="dynamic_dp"),
-            quantization=QuantizationConfig(preset="w4", start_step=1, ramp_steps=2),
-        )
-        return dataclasses.replace(config, **fields)
-
-    return make
+def configure(short_training: TrainConfig) -> Configure:
+    joint: dict[str, Any] = {
+        "hidden": HiddenConfig(matching="dynamic_dp"),
+        "quantization": QuantizationConfig(preset="w4", start_step=1, ramp_steps=2),
+    }
+    return lambda **fields: dataclasses.replace(short_training, **(joint | fields))
 
 
 def active_layers(model: Whisper) -> set[str]:
@@ -226,8 +208,10 @@ def test_a_wrong_schedule_is_refused(fields: dict[str, Any], message: str):
         QuantizationConfig(**fields)
 
 
-def test_guided_selection_without_hidden_states_is_refused(configure: Configure):
+def test_what_hidden_states_need_and_do_not_allow_is_refused(configure: Configure):
     with pytest.raises(ValueError, match="needs the distances that hidden measures"):
         configure(hidden=None, quantization=QuantizationConfig(guided=True, ramp_steps=3))
+    with pytest.raises(ValueError, match="set gradient_checkpointing to false"):
+        configure(gradient_checkpointing=True)
     with pytest.raises(ValueError, match="hidden needs a teacher"):
         configure(teacher=None, loss=LossConfig(preset="labels-only"))

@@ -8,13 +8,13 @@ import torch
 from torch import Tensor
 from transformers import WhisperConfig, WhisperForConditionalGeneration
 
-from distill.config import LossConfig
+from distill.distillation import Distillation
 from distill.hidden import HiddenStates, capturing
 from distill.hidden_config import HiddenConfig
 from distill.layer_matching import LayerMatching
+from distill.loss_config import LossConfig
 from distill.matching import MODES
 from distill.student import make_student
-from distill.trainer import Distillation
 from tests.distill.material import make_training_batch
 
 Whisper = WhisperForConditionalGeneration

@@ -10,21 +10,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from distill.alignment import warp
-from distill.longform import (
-    Heard,
-    Job,
-    Options,
-    Transcript,
-    TranscriptSegment,
-    Window,
-    Word,
-    sequential,
-    short,
-)
+from distill.longform import Options, sequential, short
 from distill.longform_chunked import chunked, find_join, merge_regions
 from distill.subtitles import render
 from distill.transcribe import run
 from distill.transcribe_config import LongformConfig
+from distill.transcript import Job, Transcript, TranscriptSegment, Word
+from distill.windows import Heard, Window
 from pipeline.schema import SAMPLE_RATE
 
 FIRST = 1000
@@ -123,6 +115,23 @@ def test_chunks_overlap_by_two_strides_and_stop_when_all_is_heard():
     assert asked == [pytest.approx(pair, abs=1e-3) for pair in ((0, 15), (11, 15), (22, 13))]
 
 
+@pytest.mark.parametrize("middle", ["silent", "wordless"])
+def test_chunks_that_are_no_neighbours_are_not_joined_though_their_words_agree(middle: str):
+    class Gap(Ramp):
+        def read(self, start: int, num_samples: int) -> np.ndarray:
+            samples = super().read(start, num_samples)
+            inside = (samples - 1 >= 10) & (samples - 1 < 25)
+            return np.where(inside & (middle == "silent"), 0, samples).astype(np.float32)
+
+    said = iter([(7, 8), (7, 8, 5)] if middle == "silent" else [(7, 8), (), (7, 8, 5)])
+    options = Options(language="en", longform=LongformConfig(stride_seconds=2.5))
+    found = drive(
+        chunked(Gap(35.0), Numbers(), options, 15.0, 1),
+        lambda _window: Heard(tokens=next(said), text="", language="en"),
+    )
+    assert found.text == "7 8 7 8 5"
+
+
 def test_only_speech_is_heard_where_regions_say_so():
     regions = [(20 * SAMPLE_RATE, 24 * SAMPLE_RATE), (80 * SAMPLE_RATE, 83 * SAMPLE_RATE)]
     options = Options(language="en", regions=regions)
@@ -146,6 +155,25 @@ def test_unfinished_text_is_left_to_the_next_window_but_not_by_the_only_one():
     windows += next(job)
     windows += job.send([cut_off(windows[0])])
     assert float(windows[1].samples[0]) - 1 == pytest.approx(2.0, abs=1e-3)
+
+
+@pytest.mark.parametrize("algorithm", [short, sequential])
+def test_text_that_begins_late_and_never_closes_is_kept_to_the_end_of_the_window(algorithm: Any):
+    def unclosed(window: Window) -> Heard:
+        return Heard(tokens=(FIRST + 20, 1, 2), text=" 1 2", language="en")
+
+    options = Options(language="en", timestamps=True)
+    (segment,) = drive(algorithm(Ramp(10.0), Numbers(), options), unclosed).segments
+    assert (segment.start, segment.end, segment.text) == (0.4, 10.0, "1 2")
+
+
+def test_no_segment_begins_before_its_window_though_no_time_comes_first():
+    def untimed(window: Window) -> Heard:
+        tokens = (1, FIRST + 100, FIRST + 100, 2, FIRST + 200)
+        return Heard(tokens=tokens, text=" 1 2", language="en")
+
+    found = drive(sequential(Ramp(10.0), Numbers(), Options(language="en")), untimed).segments
+    assert [(s.start, s.end, s.text) for s in found] == [(0.0, 2.0, "1"), (2.0, 4.0, "2")]
 
 
 def test_text_that_looks_wrong_is_tried_at_higher_temperatures():

@@ -5,7 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from distill.config import LossConfig
+from distill.loss_config import LossConfig
 from distill.losses import (
     IGNORED,
     count_labels,

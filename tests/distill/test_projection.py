@@ -6,9 +6,11 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from distill import projection
-from distill.config import LossConfig
+from distill.loss_config import LossConfig
 from distill.losses import distillation_loss
 from distill.projection import projected_loss
+from distill.quantization.fake import QuantisedLinear, learned_steps, prepare
+from distill.quantization.presets import Grid
 
 TOKENS, WIDTH, TEACHER_WIDTH, WORDS = 23, 8, 12, 50
 
@@ -81,6 +83,29 @@ def test_a_projection_that_rounds_its_weights_is_used_as_it_is(chunk: int, param
     found, expected = material.chunked(options), material.whole(options)
     torch.testing.assert_close(found, expected, rtol=1e-6, atol=1e-7)
     ours, theirs = (material.gradients(loss["loss"]) for loss in (found, expected))
+    torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-7)
+
+
+@pytest.mark.parametrize("learned", [False, True])
+def test_weights_are_put_on_their_grid_once_and_not_for_each_chunk(
+    chunk: int, learned: bool, monkeypatch: pytest.MonkeyPatch
+):
+    material, grid = Material(), Grid(bits=4)
+    model = nn.ModuleDict({"head": material.ours})
+    steps = learned_steps(model, {"head": grid}) if learned else {}
+    prepare(model, {"head": grid}, steps)
+    options = LossConfig().options
+    expected = material.whole(options)
+    calls = []
+    seen_weight = QuantisedLinear.seen_weight
+    monkeypatch.setattr(
+        QuantisedLinear, "seen_weight", lambda layer: calls.append(layer) or seen_weight(layer)
+    )
+    found = material.chunked(options)
+    assert len(calls) == 1
+    torch.testing.assert_close(found, expected, rtol=1e-6, atol=1e-7)
+    trained = [material.student, material.ours.weight, *steps.values()]
+    ours, theirs = (torch.autograd.grad(loss["loss"], trained) for loss in (found, expected))
     torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-7)
 
 

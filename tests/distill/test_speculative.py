@@ -245,6 +245,17 @@ def test_sampling_draws_the_same_tokens_again_from_the_same_seed():
     assert tokens_of(first) == tokens_of(again) != tokens_of(other)
 
 
+def test_what_a_row_draws_does_not_depend_on_the_rows_beside_it():
+    teacher, _ = planted(2)
+    inputs, prompts = features(4, 2), make_prompts(4, 2, timestamps=True, previous=True)
+    together = answers(teacher, inputs, prompts, rules(True), temperature=1.0)
+    for row, answer in enumerate(together):
+        (alone,) = answers(
+            teacher, inputs[row : row + 1], prompts[row : row + 1], rules(True), temperature=1.0
+        )
+        assert alone.tokens == answer.tokens
+
+
 def test_the_probability_of_no_speech_is_the_models_own_at_the_start():
     teacher, _ = planted(4)
     inputs, prompts = features(2, 4), make_prompts(2, 4, timestamps=False, previous=True)

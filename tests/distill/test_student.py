@@ -237,13 +237,8 @@ def test_alignment_heads_follow_their_layers_or_are_those_of_the_upper_half(
     assert alignment_heads([[2, 0], [3, 1]], layers, 2) == expected
 
 
-@pytest.mark.parametrize("layers", [[0, 3], [0, 1]])
-def test_a_student_gives_word_timestamps(
-    teacher: WhisperForConditionalGeneration, layers: list[int]
-):
-    student = make_student(teacher, layers).eval()
-    keep_generation_settings(student)
-    found = student.generate(
+def assert_word_timestamps(model: WhisperForConditionalGeneration) -> None:
+    found = model.generate(
         torch.randn(1, 80, 3000),
         language="en",
         task="transcribe",
@@ -252,6 +247,33 @@ def test_a_student_gives_word_timestamps(
         max_new_tokens=8,
     )
     assert found["token_timestamps"].shape == found["sequences"].shape  # pyright: ignore
+
+
+@pytest.mark.parametrize("layers", [[0, 3], [0, 1]])
+def test_a_student_gives_word_timestamps(
+    teacher: WhisperForConditionalGeneration, layers: list[int]
+):
+    student = make_student(teacher, layers).eval()
+    keep_generation_settings(student)
+    assert_word_timestamps(student)
+
+
+@pytest.mark.parametrize("heads", [None, [[31, 2]], [[31, 2], [1, 0], [0, 9]]])
+def test_a_student_whose_settings_name_heads_it_lacks_gives_word_timestamps(
+    teacher: WhisperForConditionalGeneration, tmp_path: Path, heads: list[list[int]] | None
+):
+    student = make_student(teacher)
+    settings: Any = student.generation_config
+    if heads is None:
+        del settings.alignment_heads
+    else:
+        settings.alignment_heads = heads
+    keep_generation_settings(student)
+    student.save_pretrained(tmp_path)
+    loaded = load_model(str(tmp_path)).eval()
+    repaired: Any = loaded.generation_config
+    assert repaired.alignment_heads == ([[1, 0]] if heads and len(heads) > 1 else [[1, 0], [1, 1]])
+    assert_word_timestamps(loaded)
 
 
 @pytest.mark.parametrize(("known", "size", "expected"), [(True, 51864, True), (None, 51864, False)])

@@ -5,8 +5,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from distill.config import DataConfig, Stage, StudyConfig, ValidationConfig
+from distill.config import ValidationConfig
+from distill.data_config import DataConfig, Stage
 from distill.study import interval, make_arms, rates, resampled, study, unseen
+from distill.study_config import StudyConfig
 from tests.distill.material import make_clips, make_sample, write_dataset
 
 

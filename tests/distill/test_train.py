@@ -1,4 +1,5 @@
 import dataclasses
+import functools
 import json
 import os
 import shutil
@@ -17,51 +18,20 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from distill.__main__ import main
 from distill.checkpoints import commit, differences, last_checkpoint, revoke
-from distill.config import (
-    AugmentConfig,
-    InitConfig,
-    LossConfig,
-    Stage,
-    TrainConfig,
-    ValidationConfig,
-)
+from distill.config import TrainConfig, ValidationConfig
+from distill.data_config import AugmentConfig
+from distill.loss_config import LossConfig
 from distill.student import load_model, load_processor
-from distill.train import init, train
+from distill.train import train
 from distill.trainer import DistillationTrainer
 from tests.distill.material import make_audio
 
 Configure = Callable[..., TrainConfig]
 
 
-@pytest.fixture(scope="module")
-def student_folder(teacher_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    output = tmp_path_factory.mktemp("student")
-    return init(InitConfig(teacher=str(teacher_folder), output=str(output), decoder_layers=2))
-
-
 @pytest.fixture
-def configure(data_config, student_folder: Path, teacher_folder: Path, tmp_path: Path) -> Configure:
-    """A short training on short windows that gives the same twice."""
-
-    def make(**fields: Any) -> TrainConfig:
-        data = data_config(curriculum=[Stage(max_seconds=4.0, full_windows=0.0)])
-        return dataclasses.replace(
-            TrainConfig(
-                output=str(tmp_path / "run"),
-                data=data,
-                student=str(student_folder),
-                teacher=str(teacher_folder),
-                device="cpu",
-                max_steps=4,
-                save_steps=2,
-                logging_steps=1,
-                warmup_steps=0,
-                schedule="constant_with_warmup",
-            ),
-            **fields,
-        )
-
-    return make
+def configure(short_training: TrainConfig) -> Configure:
+    return functools.partial(dataclasses.replace, short_training)
 
 
 def weights(folder: Path | str) -> dict[str, torch.Tensor]:
@@ -397,6 +367,38 @@ def test_the_average_becomes_the_student(configure: Configure, tmp_path: Path):
         assert torch.equal(found[name], average.get(name, raw[name])), name
     name = "model.decoder.layers.0.fc1.weight"
     assert not torch.equal(average[name], raw[name])
+
+
+def test_the_mean_of_the_last_checkpoints_becomes_the_student(configure: Configure, tmp_path: Path):
+    config = configure(average_last=3, keep_checkpoints=3, save_steps=1)
+    student = train(config)
+    checkpoints = [tmp_path / "run" / "checkpoints" / f"checkpoint-{n}" for n in (2, 3, 4)]
+    steps = [weights(folder) for folder in checkpoints]
+    for name, weight in weights(student).items():
+        mean = torch.stack([step[name] for step in steps]).mean(0)
+        torch.testing.assert_close(weight, mean, rtol=1e-5, atol=1e-7)
+    name = "model.decoder.layers.0.fc1.weight"
+    assert not torch.equal(weights(student)[name], steps[-1][name])
+    assert_same_weights(train(dataclasses.replace(config, average_last=None)), checkpoints[-1])
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"average_last": 1}, "average_last is 1"),
+        ({"average_last": 3}, "average_last is 3, keep_checkpoints 2"),
+        ({"average_last": 2, "average_decay": 0.9}, "average_last and average_decay both say"),
+        (
+            {"average_last": 2, "validation": ValidationConfig(shards=["a"])},
+            "average_last and validation both say",
+        ),
+    ],
+)
+def test_an_average_that_cannot_be_is_refused(
+    configure: Configure, fields: dict[str, Any], message: str
+):
+    with pytest.raises(ValueError, match=message):
+        configure(**fields)
 
 
 def test_layers_are_listed_on_the_command_line(teacher_folder: Path, tmp_path: Path):

@@ -13,16 +13,14 @@ from transformers import TrainerCallback, WhisperForConditionalGeneration
 
 from distill.averaging import WeightAverage
 from distill.checkpoints import newest_checkpoint
-from distill.config import LossConfig, Stage, TrainConfig
+from distill.config import TrainConfig
 from distill.data import Batch, BatchStream
+from distill.data_config import Stage
+from distill.distillation import Distillation
+from distill.loss_config import LossConfig
 from distill.losses import IGNORED
 from distill.student import make_student
-from distill.trainer import (
-    Distillation,
-    DistillationTrainer,
-    NonFiniteLossError,
-    training_arguments,
-)
+from distill.trainer import DistillationTrainer, NonFiniteLossError, training_arguments
 from tests.distill.material import make_training_batch
 
 Whisper = WhisperForConditionalGeneration

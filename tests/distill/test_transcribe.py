@@ -21,7 +21,6 @@ from distill.transcribe_config import TranscribeConfig
 from distill.vad import speech_regions
 from pipeline.audio import AudioError, load_audio
 from pipeline.schema import EMBEDDED_FOLDER, SAMPLE_RATE
-from pipeline.scoring import score
 from tests.distill.material import make_audio
 
 Transcribe = Callable[..., int]
@@ -266,6 +265,31 @@ def test_speech_is_found_in_noise():
     assert region[1] / SAMPLE_RATE == pytest.approx(8.34, abs=0.7)
 
 
+def test_speech_is_found_in_standard_input_which_is_read_once(
+    folder: Path,
+    transcribe: Transcribe,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+):
+    pytest.importorskip("silero_vad")
+    assert transcribe("--vad", "--language=en", folder / "a.wav") == 0
+    expected = capsys.readouterr().out
+    with (folder / "a.wav").open("rb") as file:
+        monkeypatch.setattr("sys.stdin", io.TextIOWrapper(file))
+        assert transcribe("--vad", "--language=en", "-") == 0
+    assert capsys.readouterr().out == expected
+
+
+def test_a_stream_can_be_read_again(tmp_path: Path):
+    soundfile.write(tmp_path / "tone.wav", make_audio(45.0), SAMPLE_RATE, subtype="FLOAT")
+    with AudioStream(str(tmp_path / "tone.wav")) as stream:
+        first = stream.read(40 * SAMPLE_RATE, 1000).copy()
+        stream.rewind()
+        assert np.array_equal(stream.read(0, 45 * SAMPLE_RATE), make_audio(45.0))
+        stream.rewind()
+        assert np.array_equal(stream.read(40 * SAMPLE_RATE, 1000), first)
+
+
 @pytest.mark.parametrize(
     ("given", "expected"),
     [
@@ -283,26 +307,3 @@ def test_speech_is_found_in_noise():
 )
 def test_arguments_may_be_written_short(given: list[str], expected: list[str]):
     assert expand(given, TranscribeConfig) == expected
-
-
-def test_a_converted_model_says_much_the_same(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
-    converters = pytest.importorskip("ctranslate2.converters")
-    converted, embedded = str(tmp_path / "converted"), EMBEDDED_FOLDER / "teacher"
-    converters.TransformersConverter(
-        str(embedded), copy_files=["tokenizer.json", "preprocessor_config.json"]
-    ).convert(converted)
-    clip = tmp_path / "clip.wav"
-    speech = load_audio(EMBEDDED_FOLDER / "audio" / "test-000-en-us-f2.opus", 0.4961, 3.3414)
-    soundfile.write(clip, speech, SAMPLE_RATE)
-    arguments = ["transcribe", "--device=cpu", "--language=en", "--mode=short", str(clip)]
-    printed = []
-    for model in (str(embedded), converted):
-        assert main([*arguments, f"--model={model}"]) == 0
-        printed.append(capsys.readouterr().out)
-    assert score(printed[0], printed[1], "en").wer <= 0.25  # near ties may fall the other way
-    assert main([*arguments, f"--model={converted}", "--words", "--format=json"]) == 0
-    words = [w for s in json.loads(capsys.readouterr().out)["segments"] for w in s["words"]]
-    times = [time for word in words for time in (word["start"], word["end"])]
-    assert times == sorted(times)
-    assert main([*arguments, f"--model={converted}", "--assistant=embedded"]) == 1
-    assert "cannot be assisted" in capsys.readouterr().err

@@ -24,12 +24,15 @@ import torch
 from transformers import WhisperForConditionalGeneration, WhisperProcessor, WhisperTokenizer
 
 from distill import projection
-from distill.config import DataConfig, LossConfig, ReadFilterConfig
-from distill.data import BatchStream, passes_filter
+from distill.data import BatchStream
+from distill.data_config import DataConfig, ReadFilterConfig
+from distill.distillation import Distillation
+from distill.loss_config import LossConfig
 from distill.losses import IGNORED
+from distill.shards import passes_filter
 from distill.student import make_student
 from distill.targets import make_target
-from distill.trainer import Distillation, training_arguments
+from distill.trainer import training_arguments
 from tests.distill.material import (
     make_audio,
     make_clips,
@@ -103,6 +106,25 @@ def test_a_prompt_that_holds_special_tokens_is_masked_to_its_end(
     assert prompt > 1
     assert set(target.labels[:prompt]) == {IGNORED}
     assert target.labels[prompt:] == plain.labels
+
+
+def test_a_clip_without_a_reference_does_not_teach_that_nobody_speaks(
+    data_config: Configure, processor: WhisperProcessor, tmp_path: Path, caplog
+):
+    missing = {"reference": "", "utterances": (), "wer": None, "cer": None, "metric": ""}
+    clips = [
+        (make_sample(id=f"c-{n}", **(missing if n == 1 else {})), make_audio(1.0, n))
+        for n in range(3)
+    ]
+    shards = [str(write_dataset(tmp_path, clips))]
+    for target, expected in (
+        ("pseudo_label", {"c-0", "c-1", "c-2"}),
+        ("reference", {"c-0", "c-2"}),
+    ):
+        stream = BatchStream(data_config(shards=shards, target=target), processor, 0)
+        ids = {clip for batch in itertools.islice(stream, 6) for clip in batch["ids"]}
+        assert ids == expected
+    assert "it has no reference, it would teach that nobody speaks: c-1" in caplog.text
 
 
 def test_a_label_that_was_cut_off_does_not_teach_to_stop_early(

@@ -1,0 +1,164 @@
+"""CTranslate2's Whisper as a recognizer."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from transformers import WhisperFeatureExtractor
+
+from distill.alignment import FRAME_SECONDS
+from distill.hearing import hear_alike
+from distill.vocabulary import TokenizerVocabulary
+from distill.windows import MAX_PROMPT_TOKENS, Heard, Window
+from pipeline.schema import SAMPLE_RATE
+
+_POSITIONS = 448
+"""Of every Whisper's decoder."""
+
+
+class CTranslate2Recognizer:
+    """A Whisper that CTranslate2 runs; it decodes by its own loop and its own rules."""
+
+    def __init__(
+        self, name: str, device: str, max_new_tokens: int, dtype: str = "auto", seed: int = 0
+    ) -> None:
+        """Load a converted model; the seed is of all such models of the process.
+
+        Raises:
+            ValueError: CTranslate2 is not installed, or the folder lacks its tokenizer.
+        """
+        try:
+            import ctranslate2
+        except ImportError as error:
+            raise ValueError(f"{name} is a CTranslate2 model: install the `fast` extra") from error
+        self._library = ctranslate2
+        ctranslate2.set_random_seed(seed)
+        compute = "default" if dtype == "auto" else dtype
+        self.model = ctranslate2.models.Whisper(
+            name, device=device, compute_type=compute, intra_threads=torch.get_num_threads()
+        )
+        self.name = name
+        path = Path(name) / "tokenizer.json"
+        if not path.is_file():
+            raise ValueError(
+                f"{name} has no tokenizer.json; convert it with "
+                "--copy_files tokenizer.json preprocessor_config.json, or copy it there"
+            )
+        from tokenizers import Tokenizer
+
+        tokenizer = Tokenizer.from_file(str(path))
+        self.vocabulary = TokenizerVocabulary(tokenizer, self.model.is_multilingual, None)
+        self.features = WhisperFeatureExtractor(feature_size=self.model.n_mels)
+        self.is_student = False
+        self._max_new_tokens = max_new_tokens
+
+    @property
+    def num_parameters(self) -> int | None:
+        """Not known of a converted model."""
+        return None
+
+    def hear(self, windows: list[Window]) -> list[Heard]:
+        """Hear windows in one batch, in the order given.
+
+        Raises:
+            ValueError: the model does not know a language.
+        """
+        return self.hear_features(self.extract([window.samples for window in windows]), windows)
+
+    def extract(self, samples: list[np.ndarray]) -> np.ndarray:
+        """Compute features (batch, mels, 3000)."""
+        return self.features(samples, sampling_rate=SAMPLE_RATE, return_tensors="np").input_features
+
+    def hear_features(self, features: Any, windows: list[Window]) -> list[Heard]:
+        """Hear windows whose features (batch, mels, 3000) are there already."""
+
+        def kind(window: Window) -> tuple[bool, float, int]:
+            # the library wants the transcript to start at one position in all rows
+            num_previous = len(window.previous[-MAX_PROMPT_TOKENS:])
+            return window.timestamps, window.temperature, num_previous
+
+        return hear_alike(
+            windows, kind, lambda places: self._hear([windows[n] for n in places], features[places])
+        )
+
+    def _hear(self, windows: list[Window], features: np.ndarray) -> list[Heard]:
+        view = self._library.StorageView.from_array(np.ascontiguousarray(features))
+        encoded = self.model.encode(view)
+        languages = self._languages(encoded, windows)
+        prompts = []
+        for window, (language, _) in zip(windows, languages, strict=True):
+            previous = list(window.previous[-MAX_PROMPT_TOKENS:])
+            before = [self.vocabulary.previous, *previous] if previous else []
+            prompts.append([*before, *self.vocabulary.task(language, window.timestamps)])
+        num_prompt, temperature = len(prompts[0]), windows[0].temperature
+        most = min(self._max_new_tokens, _POSITIONS - num_prompt)
+        results = self.model.generate(
+            encoded,
+            prompts,
+            beam_size=1,
+            # it stops after half of this, or this less the prompt but its last, whichever is less
+            max_length=max(2 * most, most + num_prompt - 1),
+            return_scores=True,
+            return_no_speech_prob=True,
+            sampling_topk=1 if temperature == 0 else 0,
+            sampling_temperature=temperature or 1.0,
+        )
+        heard = []
+        for window, (language, probability), result in zip(
+            windows, languages, results, strict=True
+        ):
+            tokens = tuple(t for t in result.sequences_ids[0] if t != self.vocabulary.end)
+            times = ()
+            if window.words:
+                times = self._times(window, language, tokens)
+            heard.append(
+                Heard(
+                    tokens=tokens,
+                    text=self.vocabulary.decode(list(tokens)).strip(),
+                    # a mean over the tokens there; the end counts too, as for the other models
+                    avg_logprob=result.scores[0] * len(tokens) / (len(tokens) + 1),
+                    no_speech_prob=result.no_speech_prob,
+                    temperature=window.temperature,
+                    language=language,
+                    language_probability=probability,
+                    truncated=len(tokens) >= most,
+                    token_times=times,
+                )
+            )
+        return heard
+
+    def _languages(self, encoded: Any, windows: list[Window]) -> list[tuple[str, float]]:
+        given = [self.vocabulary.check_language(window.language) for window in windows]
+        if None not in given:
+            return [(language or "", 1.0) for language in given]
+        detected = self.model.detect_language(encoded)
+        return [
+            (language, 1.0) if language else (rows[0][0].strip("<|>"), rows[0][1])
+            for language, rows in zip(given, detected, strict=True)
+        ]
+
+    def _times(
+        self, window: Window, language: str, tokens: tuple[int, ...]
+    ) -> tuple[tuple[float, float], ...]:
+        text = [token for token in tokens if token < self.vocabulary.end]
+        if not text:
+            return ()
+        frames = self.extract([window.samples])
+        task = self.vocabulary.task(language, timestamps=False)[:-1]
+        (result,) = self.model.align(
+            self._library.StorageView.from_array(frames),
+            task,
+            [text],
+            max(len(window.samples) // 160, 2),
+        )
+        starts = np.zeros(len(text) + 1)
+        seen: set[int] = set()
+        for token, frame in result.alignments:
+            if token not in seen and token <= len(text):
+                seen.add(token)
+                starts[token] = frame * FRAME_SECONDS
+        starts = np.maximum.accumulate(starts)
+        if len(text) not in seen:
+            starts[-1] = len(window.samples) / SAMPLE_RATE
+        return tuple(zip(starts[:-1].tolist(), starts[1:].tolist(), strict=True))

@@ -1,0 +1,104 @@
+"""Converted models: what the engine does otherwise than this package's own loop."""
+
+import json
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import soundfile
+
+from distill.__main__ import main
+from distill.ctranslate2_recognizer import CTranslate2Recognizer
+from distill.recognizers import load_recognizer
+from distill.windows import Window
+from pipeline.audio import load_audio
+from pipeline.schema import EMBEDDED_FOLDER, SAMPLE_RATE
+from pipeline.scoring import score
+from tests.distill.material import make_audio
+
+converters = pytest.importorskip("ctranslate2.converters")
+
+
+@pytest.fixture(scope="module")
+def converted(teacher_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("ctranslate2") / "model"
+    converters.TransformersConverter(
+        str(teacher_folder), copy_files=["tokenizer.json", "preprocessor_config.json"]
+    ).convert(str(folder))
+    return folder
+
+
+class Endless(CTranslate2Recognizer):
+    """A model that may not end its text."""
+
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        whole, end = self.model, self.vocabulary.end
+
+        def generate(*given: Any, **options: Any) -> Any:
+            return whole.generate(*given, **options, suppress_tokens=[end])
+
+        self.model = SimpleNamespace(encode=whole.encode, generate=generate)
+
+
+@pytest.mark.parametrize("max_new_tokens", [5, 60, 224])
+@pytest.mark.parametrize("num_previous", [0, 100, 223])
+def test_a_text_may_be_as_long_as_was_asked_for(
+    converted: Path, max_new_tokens: int, num_previous: int
+):
+    model = Endless(str(converted), "cpu", max_new_tokens)
+    window = Window(samples=make_audio(1.0), language="en", previous=(5,) * num_previous)
+    (heard,) = model.hear([window])
+    num_prompt = num_previous + (num_previous > 0) + len(model.vocabulary.task("en", False))
+    assert len(heard.tokens) == min(max_new_tokens, 448 - num_prompt)
+    assert heard.truncated
+
+
+def test_windows_behind_previous_text_of_any_length_share_a_call(converted: Path):
+    model = load_recognizer(str(converted), device="cpu", max_new_tokens=6)
+    windows = [
+        Window(samples=make_audio(1.0, n), language="en", previous=(5,) * length)
+        for n, length in enumerate((0, 7, 0, 3, 300))
+    ]
+    alone = [model.hear([window])[0].tokens for window in windows]
+    assert [heard.tokens for heard in model.hear(windows)] == alone
+
+
+def test_the_seed_decides_what_is_sampled(converted: Path):
+    window = Window(samples=make_audio(1.0), language="en", temperature=1.0)
+    first, again, other = (
+        load_recognizer(str(converted), device="cpu", max_new_tokens=30, seed=seed).hear([window])
+        for seed in (1, 1, 2)
+    )
+    assert first[0].tokens == again[0].tokens != other[0].tokens
+
+
+def test_a_model_without_its_tokenizer_is_refused(converted: Path, tmp_path: Path):
+    for name in ("model.bin", "config.json", "vocabulary.json"):
+        (tmp_path / name).write_bytes((converted / name).read_bytes())
+    with pytest.raises(ValueError, match=r"has no tokenizer.json; convert it with"):
+        load_recognizer(str(tmp_path), device="cpu")
+
+
+def test_a_converted_model_says_much_the_same(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    converters = pytest.importorskip("ctranslate2.converters")
+    converted, embedded = str(tmp_path / "converted"), EMBEDDED_FOLDER / "teacher"
+    converters.TransformersConverter(
+        str(embedded), copy_files=["tokenizer.json", "preprocessor_config.json"]
+    ).convert(converted)
+    clip = tmp_path / "clip.wav"
+    speech = load_audio(EMBEDDED_FOLDER / "audio" / "test-000-en-us-f2.opus", 0.4961, 3.3414)
+    soundfile.write(clip, speech, SAMPLE_RATE)
+    arguments = ["transcribe", "--device=cpu", "--language=en", "--mode=short", str(clip)]
+    printed = []
+    for model in (str(embedded), converted):
+        assert main([*arguments, f"--model={model}"]) == 0
+        printed.append(capsys.readouterr().out)
+    assert score(printed[0], printed[1], "en").wer <= 0.25  # near ties may fall the other way
+    assert main([*arguments, f"--model={converted}", "--words", "--format=json"]) == 0
+    words = [w for s in json.loads(capsys.readouterr().out)["segments"] for w in s["words"]]
+    times = [time for word in words for time in (word["start"], word["end"])]
+    assert times == sorted(times)
+    assert main([*arguments, f"--model={converted}", "--assistant=embedded"]) == 1
+    assert "cannot be assisted" in capsys.readouterr().err
