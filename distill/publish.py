@@ -36,7 +36,7 @@ def publish(config: PublishConfig) -> Difference | Outcome:
             answer.
     """
     if not config.dry_run:
-        upload.require_token()
+        upload.check_access(config.repo_id, "model", config.private)
     publication = plan_publication(config)
     if config.dry_run:
         done: Difference | Outcome = upload.compare(publication)

@@ -27,6 +27,8 @@ _SIZES = (
     (10**8, "10M<n<100M"),
     (10**9, "100M<n<1B"),
 )
+_NO_MATTER = ("model", "revision", "batch_size", "device", "num_threads")
+"""What is said of the teacher elsewhere, or does not decide a label."""
 _HUB_LANGUAGES = {"jw": "jv"}
 """Where Whisper's code is not the one of ISO 639-1."""
 
@@ -80,7 +82,7 @@ def _body(index: Index, facts: Facts, repo_id: str) -> str:
         autoescape=False,
         keep_trailing_newline=True,
     )
-    environment.filters["format"] = lambda pattern, value: pattern % value
+    environment.filters["hours"] = lambda hours: f"{hours:.2f}" if hours >= 1 else f"{hours:.4f}"
     teacher = public_name(str(index.teacher.get("model", "unknown")))
     first = min(facts.splits, key=lambda split: (split.split != "train", split.corpus))
     unreferenced = [s for s in facts.splits if s.split in index.filter.get("splits", ("train",))]
@@ -92,10 +94,12 @@ def _body(index: Index, facts: Facts, repo_id: str) -> str:
         hours=sum(split.seconds for split in facts.splits) / 3600,
         languages=", ".join(facts.languages),
         teacher=teacher,
-        teacher_url=f"https://huggingface.co/{teacher}" if teacher.count("/") == 1 else "#",
+        teacher_link=(
+            f"[{teacher}](https://huggingface.co/{teacher})" if "/" in teacher else f"`{teacher}`"
+        ),
         has_references=bool(facts.sweeps),
         left_out=sum(split.shards_left_out for split in facts.splits),
-        settings=[*_settings(index.teacher, "model", "revision"), *_settings(index.decoding)],
+        settings=[*_settings(index.teacher, *_NO_MATTER), *_settings(index.decoding)],
         limits=", ".join(f"{name} {value}" for name, value in _settings(index.filter, "splits")),
         filtered=", ".join(index.filter.get("splits", ("train",))),
         sweeps=[(c, points) for c in sorted(facts.sweeps) if (points := facts.sweep_of(c))],

@@ -4,12 +4,15 @@ Every byte is compared with the index before anything is published, and what is 
 (hours by language and licence) is true of exactly these bytes.
 """
 
+import logging
 from collections import Counter, defaultdict
 from dataclasses import dataclass
 from pathlib import Path
 
 from pipeline.schema import Index, ShardEntry
 from pipeline.shards import file_sha256, read_shard
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,6 +32,8 @@ class CheckedShard:
     entry: ShardEntry
     path: Path
     portions: tuple[Portion, ...]
+    local_path: str = ""
+    """One that a sample names, of its recording or its teacher."""
 
     @property
     def licences(self) -> set[str]:
@@ -48,6 +53,11 @@ def check_shards(output: Path, index: Index) -> tuple[CheckedShard, ...]:
         raise ValueError(
             f"{output} has no clip to publish: the filter kept nothing; see its report.html"
         )
+    named = next((shard.local_path for shard in checked if shard.local_path), "")
+    if named:
+        logger.warning(
+            "samples name paths of this machine, such as %s, and go up as they are", named
+        )
     return checked
 
 
@@ -64,7 +74,9 @@ def _check(path: Path, entry: ShardEntry) -> CheckedShard:
         )
     clips: Counter[tuple[str, str]] = Counter()
     seconds: defaultdict[tuple[str, str], float] = defaultdict(float)
+    named = ""
     for sample, _ in read_shard(path):
+        named = named or next(filter(_is_local, (sample.teacher, sample.recording)), "")
         clips[sample.language, sample.licence] += 1
         seconds[sample.language, sample.licence] += sample.duration_seconds
     return CheckedShard(
@@ -74,7 +86,12 @@ def _check(path: Path, entry: ShardEntry) -> CheckedShard:
             Portion(language=key[0], licence=key[1], clips=clips[key], seconds=seconds[key])
             for key in sorted(clips)
         ),
+        local_path=named,
     )
+
+
+def _is_local(name: str) -> bool:
+    return name.startswith(("/", "~"))
 
 
 def add_up(shards: tuple[CheckedShard, ...]) -> dict[tuple[str, str], tuple[Portion, ...]]:

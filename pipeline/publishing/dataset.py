@@ -75,7 +75,7 @@ def publish(output: Path, config: PublishConfig) -> Outcome:
     Raises:
         FileNotFoundError, ValueError, PublishError: as `plan_publication` and `upload.publish`.
     """
-    upload.require_token()
+    upload.check_access(config.repo_id, "dataset", config.private)
     return upload.publish(
         plan_publication(output, config),
         private=config.private,

@@ -19,7 +19,13 @@ from pipeline.upload.publication import (
     describe,
     marker,
 )
-from pipeline.upload.sending import check_name, compare, download_text, publish, require_token
+from pipeline.upload.sending import (
+    check_access,
+    check_name,
+    compare,
+    download_text,
+    publish,
+)
 
 __all__ = [
     "MARKER",
@@ -28,11 +34,11 @@ __all__ = [
     "Outgoing",
     "Publication",
     "PublishError",
+    "check_access",
     "check_name",
     "compare",
     "describe",
     "download_text",
     "marker",
     "publish",
-    "require_token",
 ]

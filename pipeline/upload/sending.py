@@ -53,6 +53,22 @@ def require_token() -> None:
         )
 
 
+def check_access(repo_id: str, kind: Kind, private: bool) -> None:
+    """Find what will be refused before the work of preparing a publication is done.
+
+    Raises:
+        PublishError: there is no token or it is refused, the name belongs to something else, or the
+            repository is more public than asked for.
+        ValueError: the Hub would refuse the name.
+    """
+    check_name(repo_id)
+    require_token()
+    api = HfApi()
+    _check_token(api)
+    if _exists_as(api, repo_id, kind):
+        _check_visibility(api, repo_id, kind, private)
+
+
 def compare(publication: Publication) -> Difference:
     """Ask the Hub what it lacks; nothing is sent.
 
@@ -81,12 +97,10 @@ def publish(
             repository is more public than asked for, the Hub did not answer, or has other bytes.
         ValueError: the Hub would refuse the name, or `commit_files` is below 1.
     """
-    check_name(publication.repo_id)
     if commit_files < 1:
         raise ValueError(f"commit_files is {commit_files}; a commit has at least one file")
-    require_token()
+    check_access(publication.repo_id, publication.kind, private)
     api = HfApi()
-    _check_token(api)
     remote = _listing(api, publication)
     difference = _difference(publication, remote)
     if remote is None:
@@ -96,8 +110,6 @@ def publish(
                 publication.repo_id, repo_type=publication.kind, private=private, exist_ok=True
             ),
         )
-    else:
-        _check_visibility(api, publication, private)
     commits = list(_commits(publication, difference, remote or {}, commit_files))
     for number, operations in enumerate(commits, start=1):
         logger.info("commit %d of %d: %d files", number, len(commits), len(operations))
@@ -141,23 +153,30 @@ def _check_token(api: HfApi) -> None:
 def _listing(api: HfApi, publication: Publication) -> dict[str, RepoFile] | None:
     """Return the files of the repository by path, or None where there is no such repository."""
     repo_id, kind = publication.repo_id, publication.kind
-    if _exists(api, repo_id, kind):
-        found = ask(
-            f"list {repo_id}",
-            lambda: list(api.list_repo_tree(repo_id, recursive=True, repo_type=kind)),
-        )
-        return {entry.path: entry for entry in found if isinstance(entry, RepoFile)}
+    if not _exists_as(api, repo_id, kind):
+        return None
+    found = ask(
+        f"list {repo_id}",
+        lambda: list(api.list_repo_tree(repo_id, recursive=True, repo_type=kind)),
+    )
+    return {entry.path: entry for entry in found if isinstance(entry, RepoFile)}
+
+
+def _exists_as(api: HfApi, repo_id: str, kind: Kind) -> bool:
+    """Tell whether a repository exists; refuse a name that one of another kind has."""
+
+    def exists(as_kind: str) -> bool:
+        return ask(f"look for {repo_id}", lambda: api.repo_exists(repo_id, repo_type=as_kind))
+
+    if exists(kind):
+        return True
     for other in ("model", "dataset", "space"):
-        if other != kind and _exists(api, repo_id, other):
+        if other != kind and exists(other):
             raise PublishError(
                 f"{repo_id} is a {other} on the Hub and a {kind} was to be published: "
                 "give another name"
             )
-    return None
-
-
-def _exists(api: HfApi, repo_id: str, kind: str) -> bool:
-    return ask(f"look for {repo_id}", lambda: api.repo_exists(repo_id, repo_type=kind))
+    return False
 
 
 def _difference(publication: Publication, remote: dict[str, RepoFile] | None) -> Difference:
@@ -181,9 +200,8 @@ def _difference(publication: Publication, remote: dict[str, RepoFile] | None) ->
     )
 
 
-def _check_visibility(api: HfApi, publication: Publication, private: bool) -> None:
+def _check_visibility(api: HfApi, repo_id: str, kind: Kind, private: bool) -> None:
     """Refuse to show the world what shall be private."""
-    repo_id, kind = publication.repo_id, publication.kind
     info = ask(f"look at {repo_id}", lambda: api.repo_info(repo_id, repo_type=kind))
     if private and info.private is False:
         raise PublishError(

@@ -75,6 +75,13 @@ def test_no_path_of_this_machine_is_published(finished: Path, hub: HubServer):
             assert "/tmp/" not in content.decode(), path
 
 
+def test_paths_of_this_machine_inside_the_samples_are_warned_of(
+    finished: Path, hub: HubServer, caplog: pytest.LogCaptureFixture
+):
+    publish(finished, config())
+    assert f"such as {read_index(finished).teacher['model']}" in caplog.text
+
+
 def test_the_card_names_what_the_hub_wants_to_know(finished: Path, hub: HubServer):
     publish(finished, config())
     card = hub.repository(REPO).files["README.md"].decode()
@@ -107,7 +114,7 @@ def test_the_card_tells_the_numbers_of_the_run(finished: Path, hub: HubServer):
         assert counts in card
     assert "wer: 1" in card
     point = report["sweep_by"]["corpus"]["tones"][-1]
-    assert f"| {point['max_wer']} | {point['clips']} | {point['hours']:.2f} |" in card
+    assert f"| {point['max_wer']} | {point['clips']} | {point['hours']:.4f} |" in card
     assert "Known failure modes" in card
 
 
