@@ -65,6 +65,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             if command == "report"
             else _publish(options)
             if command == "publish"
+            else _relabel(options)
+            if command == "relabel"
             else _explain(options)
         )
     except (FileNotFoundError, ValueError) as error:
@@ -117,11 +119,18 @@ def _parser() -> tuple[ArgumentParser, dict[str, ArgumentParser]]:
     )
     publish.add_argument("output", type=Path, help="folder of a finished run")
     _add_publish_options(publish)
+    relabel = ArgumentParser(
+        description="Put the labels of a second run over a dataset's shards beside them."
+    )
+    relabel.add_argument("output", type=Path, help="folder of the finished dataset")
+    relabel.add_argument("--second", type=Path, required=True, help="folder of the second run")
+    relabel.add_argument("--name", type=str, required=True, help="of the labels, for data.labels")
     commands.add_subcommand("plan", plan, help="what would be done: blocks, hours, licences")
     commands.add_subcommand("run", run, help="label, filter, write shards, index and report")
     commands.add_subcommand("parity", parity, help="how far the teacher's engines agree")
     commands.add_subcommand("report", report, help="write the report again, without the teacher")
     commands.add_subcommand("explain", explain, help="why a clip was kept, rejected or failed")
+    commands.add_subcommand("relabel", relabel, help="add another teacher's labels to shards")
     commands.add_subcommand("publish", publish, help="send the dataset and its card to the Hub")
     return parser, {"plan": plan, "run": run, "parity": parity}
 
@@ -318,6 +327,18 @@ def _report(output: Path, thresholds: Sequence[float]) -> int:
     """Write the report again."""
     write_report(output, limits=thresholds)
     print(f"Wrote {output / 'report.json'} and {output / 'report.html'}.")
+    return 0
+
+
+def _relabel(options: Namespace) -> int:
+    """Write the labels of a second teacher beside the shards."""
+    from pipeline.relabelling import write_sidecar
+
+    done = write_sidecar(options.output, options.second, options.name)
+    print(
+        f"{done.labelled} clips have a label in {options.output / f'labels@{options.name}'}, "
+        f"{done.missing} have none. Train on them with --data.labels {options.name}."
+    )
     return 0
 
 

@@ -25,6 +25,7 @@ from pipeline.publishing.layout import (
     published_index,
 )
 from pipeline.publishing.licences import permitted
+from pipeline.publishing.sidecars import is_sidecar, sidecar_files
 from pipeline.schema import Index, from_dict, from_json, read_index, to_json
 from pipeline.upload import Difference, Outcome, Outgoing, Publication, PublishError
 
@@ -53,14 +54,16 @@ def plan_publication(output: Path, config: PublishConfig) -> Publication:
     return Publication(
         repo_id=config.repo_id,
         kind="dataset",
-        files=(upload.marker("dataset"), *_shard_files(free)),
+        files=(upload.marker("dataset"), *_shard_files(free), *sidecar_files(output, free)),
         last=(
             Outgoing(FACTS, _json(facts)),
             Outgoing(CARD, make_card(index, facts, config.repo_id).encode()),
             Outgoing(INDEX, f"{to_json(index)}\n".encode()),
         ),
         seal=INDEX,
-        owns=lambda path: is_shard(path) and path not in staying,
+        owns=lambda path: (
+            (is_shard(path) and path not in staying) or (is_sidecar(path) and not config.append)
+        ),
     )
 
 

@@ -2,11 +2,12 @@
 
 import dataclasses
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from pipeline.publishing.contents import CheckedShard, Portion, add_up
+from pipeline.publishing.sidecars import sidecar_teachers
 from pipeline.schema import Index, Totals, from_dict
 from pipeline.sweep import SweepPoint
 
@@ -46,6 +47,8 @@ class Facts:
     splits: tuple[SplitFacts, ...]
     sweeps: dict[str, Any]
     """By corpus: what other values of `filter.max_wer` would have kept, lowest first."""
+    labels: dict[str, str] = field(default_factory=dict)
+    """Who said the other labels that lie beside the shards, by their name."""
 
     def sweep_of(self, corpus: str) -> tuple[SweepPoint, ...]:
         """Return the sweep of a corpus; () where it was not filtered."""
@@ -93,6 +96,7 @@ def gather(output: Path, free: tuple[CheckedShard, ...], held: tuple[CheckedShar
             _split(source, reported[source], portions[source], held) for source in sorted(portions)
         ),
         sweeps={name: sweeps[name] for name in sorted({c for c, _ in portions}) if name in sweeps},
+        labels=sidecar_teachers(output, free),
     )
 
 
@@ -144,7 +148,11 @@ def join(old: tuple[Index, Facts], new: tuple[Index, Facts]) -> tuple[Index, Fac
         new_index, shards=tuple(entries), totals=_add(old_index.totals, new_index.totals)
     )
     # A corpus is swept once: the first splits were there to be filtered, further ones seldom are.
-    return index, Facts(splits=tuple(splits), sweeps=new_facts.sweeps | old_facts.sweeps)
+    return index, Facts(
+        splits=tuple(splits),
+        sweeps=new_facts.sweeps | old_facts.sweeps,
+        labels=old_facts.labels | new_facts.labels,
+    )
 
 
 def _add(old: Totals, new: Totals) -> Totals:

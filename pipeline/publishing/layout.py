@@ -5,6 +5,7 @@
     card.json           the numbers of the card, for programs and for adding a split later
     publication.json    says that the repository was made here
     shards/<corpus>/<split>/<block>.tar
+    labels@<name>/<corpus>/<split>/<block>.jsonl    other teachers' labels, where there are any
 
 A folder takes at most 5000 shards, the next ones are in `part-001` and so on. Which folder a shard
 is in depends on its number alone, so nothing moves when a dataset grows.

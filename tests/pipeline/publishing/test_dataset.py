@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -12,11 +13,14 @@ from typing import Any
 import pytest
 import yaml
 
-from distill.data import shard_paths
+from distill.config import DataConfig
+from distill.data import read_labels, shard_passes, shard_paths
 from pipeline.__main__ import main
 from pipeline.publishing.config import PublishConfig
 from pipeline.publishing.dataset import compare, publish
+from pipeline.relabelling import write_sidecar
 from pipeline.schema import Index, from_json, read_index, to_json
+from pipeline.shards import read_shard
 from pipeline.upload import PublishError
 from tests.hub_server import HubServer, hub_environment
 from tests.pipeline.publishing.conftest import PARTS, make_dataset
@@ -148,7 +152,7 @@ def complaint(hub: HubServer, output: Path, **fields: Any) -> str:
 def with_licence(output: Path, licence: str) -> None:
     """Write the shards of the bells again, under another licence."""
     from pipeline.audio import decode_flac
-    from pipeline.shards import read_shard, write_shard
+    from pipeline.shards import write_shard
 
     entries = []
     for entry in read_index(output).shards:
@@ -408,8 +412,6 @@ print(json.dumps(found))
 
 
 def ids_of(folder: Path, keep: Sequence[tuple[str, str]]) -> list[str]:
-    from pipeline.shards import read_shard
-
     return sorted(
         sample.id
         for entry in read_index(folder).shards
@@ -460,3 +462,26 @@ def test_plain_load_dataset_needs_nothing_but_the_name(
     publish(finished, config())
     code = "from datasets import load_dataset\nprint(load_dataset('owner/speech'))"
     assert "test_clean" in python(hub, tmp_path / "home", code)
+
+
+def test_labels_of_another_teacher_go_up_beside_their_shards(
+    output: Path, hub: HubServer, tmp_path: Path
+):
+    from huggingface_hub import snapshot_download
+
+    write_sidecar(output, output, "other")
+    publish(output, config())
+    copy = snapshot_download(REPO, repo_type="dataset", local_dir=tmp_path / "copy")
+    readings = shard_passes(DataConfig(shards=[copy], labels="other"))
+    for reading in readings:
+        assert reading.labels
+        assert read_labels(reading.labels).keys() == {s.id for s, _ in read_shard(reading.path)}
+    assert "| `labels@other` |" in hub.repository(REPO).files["README.md"].decode()
+    assert not compare(output, config()).send
+
+    next(output.glob("labels@other/tones-*.jsonl")).unlink()
+    with pytest.raises(FileNotFoundError, match="whisper-pipeline relabel"):
+        publish(output, config())
+    shutil.rmtree(output / "labels@other")
+    publish(output, config())
+    assert not [path for path in hub.repository(REPO).files if path.startswith("labels@")]
