@@ -21,8 +21,10 @@ from rich.table import Table
 from pipeline import __version__
 from pipeline.config import PipelineConfig, config_parser, from_values
 from pipeline.explain import explain
+from pipeline.files import path_of
 from pipeline.forecast import Estimate, make_forecast
 from pipeline.limits import FilterConfig
+from pipeline.logs import LogFormat, choose_format, formatted, is_json
 from pipeline.parts import Part
 from pipeline.progress import CONSOLE, clock
 from pipeline.publishing.config import PublishConfig
@@ -36,6 +38,7 @@ Turn speech corpora into WebDataset shards of pseudo-labels.
 does nothing where nothing changed. A killed run is finished by running it again.
 """
 
+logger = logging.getLogger("pipeline")
 
 _KEPT = "what is committed is kept, run again to finish"
 
@@ -51,6 +54,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     command = values.subcommand
     if command is None:
         parser.error("give a command; whisper-pipeline --help lists them")
+    if values[command].get("log_format"):
+        choose_format(values[command].log_format)
     _set_up_logging()
     signal.signal(signal.SIGTERM, _terminate)
     try:
@@ -99,7 +104,7 @@ def _parser() -> tuple[ArgumentParser, dict[str, ArgumentParser]]:
     parity.add_argument("--num_clips", type=int, default=64, help="how many clips are labelled")
     _add_run_options(run)
     report = ArgumentParser(description="Write report.json and report.html again from the ledger.")
-    report.add_argument("output", type=Path, help="folder of a finished run")
+    report.add_argument("output", type=str, help="folder of a finished run")
     report.add_argument(
         "--thresholds",
         type=list[float],
@@ -107,7 +112,7 @@ def _parser() -> tuple[ArgumentParser, dict[str, ArgumentParser]]:
         help="values of filter.max_wer to try, for example [0.05,0.1]",
     )
     explain = ArgumentParser(description="Say why a clip was kept, was rejected or failed.")
-    explain.add_argument("output", type=Path, help="folder of a run")
+    explain.add_argument("output", type=str, help="folder of a run")
     explain.add_argument("id", type=str, help="id of a clip or utterance")
     hints = get_type_hints(FilterConfig)
     for name in (f.name for f in dataclasses.fields(FilterConfig)):
@@ -172,6 +177,13 @@ def _add_run_options(parser: ArgumentParser) -> None:
         action="store_true",
         default=SUPPRESS,
         help="try again what could not be read or labelled",
+    )
+    parser.add_argument(
+        "--log_format",
+        type=LogFormat,
+        default=SUPPRESS,
+        help="text for people, or json: one object a line, with the block, the stage and its "
+        "seconds where a stage is done",
     )
 
 
@@ -268,7 +280,7 @@ def _run(config: PipelineConfig, options: Namespace) -> int:
     # Beam takes seconds to import and logs while it is; nothing else here needs it.
     from pipeline.run import run, run_part
 
-    output, part = Path(config.output), _part(options)
+    output, part = path_of(config.output), _part(options)
     how = {name: options.get(name, False) for name in ("verify", "retry_failed")}
     if part:
         work = run_part(config, part, **how)
@@ -323,8 +335,9 @@ def _parity(config: PipelineConfig, num_clips: int) -> int:
     return 0
 
 
-def _report(output: Path, thresholds: Sequence[float]) -> int:
+def _report(folder: str, thresholds: Sequence[float]) -> int:
     """Write the report again."""
+    output = path_of(folder)
     write_report(output, limits=thresholds)
     print(f"Wrote {output / 'report.json'} and {output / 'report.html'}.")
     return 0
@@ -363,26 +376,29 @@ def _explain(options: Namespace) -> int:
 
 
 def _terminate(_number: int, _frame: object) -> None:
+    """End the run; only once, for another one would cut short how its workers are stopped."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
     raise _TerminatedError
 
 
 def _fail(error: object, code: int) -> int:
-    """Print a message for the user and return the exit code."""
-    print(f"whisper-pipeline: error: {error}", file=sys.stderr)
+    """Tell the user what went wrong and return the exit code."""
+    if is_json():
+        logger.error("%s", error)
+    else:
+        print(f"whisper-pipeline: error: {error}", file=sys.stderr)
     return code
 
 
 def _set_up_logging() -> None:
     """Log what this package does and warnings of others; of Beam nothing, it raises its errors."""
-    on_terminal = RichHandler(console=CONSOLE, show_time=False, show_path=False, markup=False)
-    handler = on_terminal if CONSOLE.is_terminal else logging.StreamHandler()
+    if CONSOLE.is_terminal and not is_json():
+        rich = RichHandler(console=CONSOLE, show_time=False, show_path=False, markup=False)
+        handler = formatted(rich, "%(message)s")
+    else:
+        handler = formatted(logging.StreamHandler(), "%(levelname)s %(message)s")
     handler.addFilter(lambda record: "apitools" not in record.getMessage())  # optional in Beam
-    logging.basicConfig(
-        level=logging.WARNING,
-        format="%(message)s" if CONSOLE.is_terminal else "%(levelname)s %(message)s",
-        handlers=[handler],
-        force=True,
-    )
+    logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)
     logging.getLogger("pipeline").setLevel(logging.INFO)
     logging.getLogger("apache_beam").setLevel(logging.CRITICAL)
 

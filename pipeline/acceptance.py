@@ -10,12 +10,12 @@ import dataclasses
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
 
 from pipeline import files
+from pipeline.files import AnyPath, path_of
 from pipeline.schema import Sample, from_json
 from pipeline.speaking_rate import characters_per_second
 
@@ -147,24 +147,24 @@ def fit_acceptance(values: np.ndarray, kept: np.ndarray, max_wer: float) -> Acce
     )
 
 
-def write_acceptance(path: Path, model: Acceptance) -> None:
+def write_acceptance(path: AnyPath, model: Acceptance) -> None:
     """Write a fitted model where `filter.acceptance_model` can name it."""
     files.write_text(path, json.dumps(dataclasses.asdict(model), indent=2) + "\n")
 
 
-def read_acceptance(path: str | Path) -> Acceptance:
+def read_acceptance(path: str | AnyPath) -> Acceptance:
     """Read a fitted model.
 
     Raises:
         FileNotFoundError: there is none.
         ValueError: it was fitted on other evidence than this release looks at.
     """
-    if not Path(path).is_file():
+    if not path_of(path).is_file():
         raise FileNotFoundError(
             f"filter.acceptance_model {path} does not exist; `whisper-pipeline report` writes "
             "acceptance.json into the folder of a run whose clips have references"
         )
-    model = from_json(Acceptance, Path(path).read_text(encoding="utf-8"))
+    model = from_json(Acceptance, path_of(path).read_text(encoding="utf-8"))
     if model.features != FEATURES:
         raise ValueError(
             f"{path} was fitted on {', '.join(model.features)}; this release looks at "

@@ -6,10 +6,9 @@ run that was killed is only a run with a shorter backlog.
 
 import logging
 from dataclasses import dataclass
-from pathlib import Path
 
 from pipeline.blocks import committed, is_labelled
-from pipeline.files import remove_stale
+from pipeline.files import AnyPath, remove_stale
 from pipeline.layout import Layout
 from pipeline.plan import Block, Plan
 from pipeline.retry import has_failures
@@ -66,7 +65,7 @@ def clean(plan: Plan, layout: Layout) -> None:
         path.unlink()
 
 
-def _orphans(plan: Plan, layout: Layout) -> list[Path]:
+def _orphans(plan: Plan, layout: Layout) -> list[AnyPath]:
     """Find shards of blocks that are no longer planned; a reader that globs must not see them.
 
     Their ledger parts stay: they were paid for, and the corpus may come back.

@@ -7,13 +7,13 @@ one batch or one clip at a time; it is read twice, which is cheaper than to keep
 
 import dataclasses
 import logging
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import lru_cache
 from itertools import chain
-from pathlib import Path
 
 import numpy as np
 
+from pipeline.admission import admit
 from pipeline.audio import AudioError
 from pipeline.clips import (
     Span,
@@ -27,6 +27,7 @@ from pipeline.context import Context, read_context
 from pipeline.corpora import Utterance
 from pipeline.cutting import join, keep_only, reasons, with_previous
 from pipeline.fates import Fate, count_fates, fate_of_failure
+from pipeline.files import path_of
 from pipeline.labelling import label_clips
 from pipeline.layout import Layout
 from pipeline.ledger import (
@@ -38,12 +39,14 @@ from pipeline.ledger import (
     write_failures,
     write_ledger,
 )
+from pipeline.logs import log_stage
 from pipeline.plan import Block, Keys, entries
 from pipeline.rows import Labelled, make_rows
 from pipeline.schema import SAMPLE_RATE, Sample
+from pipeline.scoring import language_code
 from pipeline.shards import CommitRecord, read_record, write_record, write_shard
 from pipeline.stopwatch import LABEL_STAGES, Stopwatch
-from pipeline.teacher import load_teacher
+from pipeline.teacher import Teacher, load_teacher, uses_accelerator
 from pipeline.timings import write_timing
 from pipeline.voice import find_speech
 
@@ -57,6 +60,29 @@ _teacher = lru_cache(maxsize=1)(load_teacher)
 def _context(config: FilterConfig, shard_key: str) -> Context:
     """Read what the filter's options name in files, once per process and content of the files."""
     return read_context(config)
+
+
+def loaded_teacher(config: PipelineConfig, keys: Keys) -> Teacher:
+    """Return the teacher of this process."""
+    return _teacher(config.teacher, config.decoding, keys.teacher_revision)
+
+
+def admitted_teacher(config: PipelineConfig, keys: Keys) -> Teacher:
+    """Return the teacher of this process, once its canary was heard.
+
+    Raises:
+        CanaryError: it may not label anything.
+    """
+    teacher = loaded_teacher(config, keys)
+    if config.teacher.canary:
+        admit(
+            teacher,
+            config.teacher,
+            Layout(path_of(config.output)).canary(keys.label_key),
+            english=any(language_code(corpus.language) == "en" for corpus in config.corpora),
+            accelerated=uses_accelerator(config.teacher),
+        )
+    return teacher
 
 
 def process_block(
@@ -97,7 +123,7 @@ def committed(block: Block, layout: Layout, keys: Keys) -> CommitRecord | None:
 
 def label_block(block: Block, config: PipelineConfig, keys: Keys) -> None:
     """Label a block and commit its failures and its ledger part, unless that is done already."""
-    layout = Layout(Path(config.output))
+    layout = Layout(path_of(config.output))
     if is_labelled(block, layout, keys):
         return
     found = entries(block, config)
@@ -108,7 +134,11 @@ def label_block(block: Block, config: PipelineConfig, keys: Keys) -> None:
 
 
 def label_entries(
-    found: Sequence[Utterance | Failure], config: PipelineConfig, keys: Keys, stopwatch: Stopwatch
+    found: Sequence[Utterance | Failure],
+    config: PipelineConfig,
+    keys: Keys,
+    stopwatch: Stopwatch,
+    load: Callable[[PipelineConfig, Keys], Teacher] = admitted_teacher,
 ) -> tuple[list[LedgerRow], list[Failure]]:
     """Label entries of a corpus; return rows in the order of the corpus, and what failed."""
     with stopwatch.stage("read"):  # what has no length yet is measured, what is too long is cut
@@ -117,7 +147,7 @@ def label_entries(
     failures = [*(e for e in found if isinstance(e, Failure)), *planned.failures]
     labelled, failed = label_clips(
         planned,
-        lambda: _teacher(config.teacher, config.decoding, keys.teacher_revision),
+        lambda: load(config, keys),
         stopwatch,
         batch_size=config.teacher.batch_size,
         window_seconds=config.clips.max_seconds,
@@ -143,9 +173,11 @@ def write_part(
         "audio_seconds": f"{sum(row.duration_seconds for row in rows):.3f}",
         "full_windows": str(len(rows) if padded else 0),
     }
-    spent = {f"{stage}_seconds": f"{stopwatch[stage]:.3f}" for stage in LABEL_STAGES}
-    path = Layout(Path(config.output)).ledger(keys.label_key, block.id)
+    spent = {f"{stage}_seconds": f"{stopwatch[stage]:.6f}" for stage in LABEL_STAGES}
+    path = Layout(path_of(config.output)).ledger(keys.label_key, block.id)
     write_ledger(path, rows, metadata | spent)
+    for stage in LABEL_STAGES:
+        log_stage(block.id, stage, stopwatch[stage])
 
 
 def build_shard(
@@ -156,7 +188,7 @@ def build_shard(
     A block of which nothing is kept has a commit record and no shard. The context is that of the
     whole ledger, where the filter needs it.
     """
-    layout = Layout(Path(config.output))
+    layout = Layout(path_of(config.output))
     if record := committed(block, layout, keys):
         return record
     rows, _ = read_ledger(layout.ledger(keys.label_key, block.id))
@@ -199,6 +231,7 @@ def build_shard(
         kept_seconds=shard.duration_seconds if shard else 0.0,
     )
     write_record(layout.commit_record(block.id), record)
+    log_stage(block.id, "write", stopwatch["write"])
     return record
 
 

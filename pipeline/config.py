@@ -8,12 +8,12 @@ What decides a label (teacher, decoding, clips) is kept apart from what decides 
 import dataclasses
 import re
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, Literal
 
 import yaml
 from jsonargparse import ArgumentError, ArgumentParser, Namespace, set_parsing_settings
 
+from pipeline.files import AnyPath, path_of
 from pipeline.limits import FilterConfig
 from pipeline.schema import MAX_CLIP_SECONDS, SAMPLE_RATE
 from pipeline.scoring import language_code
@@ -160,12 +160,14 @@ class TeacherConfig:
     num_threads: int = 1
     """CPU threads per worker; the last bits of a result depend on it, so it is fixed."""
     canary: bool = True
-    """Label a few known clips when a worker has loaded the teacher, and stop where they come out
-    wrong."""
+    """Label a few clips of known content when a worker has loaded the teacher, and stop before
+    anything is labelled where they come out wrong."""
     canary_max_wer: float = 0.75
-    """Highest error rate on the canary's speech; the embedded teacher only."""
+    """Highest error rate on the canary's English, which is synthetic speech; used where a corpus is
+    English. What is above hears no words at all."""
     canary_max_words: int = 20
-    """Most words that the canary's silence, noise or tune may give."""
+    """Most words that the canary's silence, noise or tune may give: more than can be said in their
+    5 s."""
 
     def __post_init__(self) -> None:
         """Refuse sizes that cannot work."""
@@ -216,7 +218,8 @@ class DecodingConfig:
     """Say how probable the language is that the corpus gives; it costs one more decoder step with
     ctranslate2. Without, it is 1 wherever the language was given."""
     token_logprobs: bool = False
-    """Keep the log-probability of every token; labels take longer with ctranslate2."""
+    """Keep the log-probability of every token in ledger and shards; labels take longer with
+    ctranslate2."""
 
     def __post_init__(self) -> None:
         """Refuse sizes that cannot work."""
@@ -359,18 +362,19 @@ def config_parser(**options: Any) -> ArgumentParser:
     return parser
 
 
-def load_config(path: str | Path) -> PipelineConfig:
+def load_config(path: str | AnyPath) -> PipelineConfig:
     """Read a configuration file.
 
     Raises:
         FileNotFoundError: there is no such file.
         ValueError: a key is unknown, missing or of the wrong type; the message names it.
     """
-    if not Path(path).is_file():
+    path = path_of(path)
+    if not path.is_file():
         raise FileNotFoundError(f"{path} does not exist")
     parser = config_parser(exit_on_error=False)
     try:
-        values = parser.parse_args([f"--config={path}"])
+        values = parser.parse_string(path.read_text(encoding="utf-8"))
     except (ArgumentError, TypeError) as error:
         raise ValueError(f"{path}: {error}") from error
     return from_values(parser, values)

@@ -8,7 +8,6 @@ added by `with_ledger`, after labelling and before the first shard.
 import dataclasses
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 
 from pipeline.acceptance import Acceptance, read_acceptance
 from pipeline.agreement import disagreements
@@ -19,6 +18,7 @@ from pipeline.duplicates import (
     read_evaluation_sets,
     row_key,
 )
+from pipeline.files import path_of
 from pipeline.ledger import read_ledger
 from pipeline.limits import FilterConfig
 from pipeline.schema import Sample
@@ -103,7 +103,7 @@ def with_ledger(
 
 
 def _second_ledger(output: str) -> dict[RowKey, Sample]:
-    parts = sorted(Path(output).glob("ledger/*/*.parquet"))
+    parts = sorted(path_of(output).glob("ledger/*/*.parquet"))
     if not parts:
         raise FileNotFoundError(
             f"filter.second_ledger {output} holds no ledger; give the output folder of a run "

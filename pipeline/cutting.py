@@ -69,6 +69,7 @@ def join(samples: Sequence[Sample], clip_id: str, gap_samples: int) -> Sample:
         reference=reference,
         pseudo_label=label,
         tokens=first.tokens if len(samples) == 1 else (),
+        token_logprobs=first.token_logprobs if len(samples) == 1 else (),
         segments=tuple(
             Segment(start=_on_grid(s.start + start), end=_on_grid(s.end + start), text=s.text)
             for sample, start in zip(samples, starts, strict=True)
@@ -127,6 +128,7 @@ def _piece(row: Sample, utterance: ClipUtterance) -> Sample:
         reference=utterance.reference,
         pseudo_label=utterance.pseudo_label,
         tokens=(),
+        token_logprobs=(),
         segments=_segments(row, utterance),
         previous_pseudo_label=None,
         wer=utterance.wer,

@@ -10,17 +10,17 @@ import io
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
-import pyarrow.parquet as pq
 import soundfile
 from rapidfuzz.distance import Levenshtein
 
 from pipeline.audio import AudioError, load_audio
 from pipeline.config import PipelineConfig
 from pipeline.corpora import Utterance
+from pipeline.files import AnyPath
 from pipeline.filters import REASONS, error_rate
+from pipeline.ledger import count_rows, read_table
 from pipeline.normalizing import normalize
 from pipeline.plan import Block, entries
 from pipeline.schema import SAMPLE_RATE, Sample, from_dict
@@ -98,16 +98,16 @@ def choose(judged: Judged, max_wer: float) -> list[tuple[str, int]]:
     )
 
 
-def fetch(parts: Sequence[tuple[Block, Path]], positions: Sequence[int]) -> dict[int, tuple]:
+def fetch(parts: Sequence[tuple[Block, AnyPath]], positions: Sequence[int]) -> dict[int, tuple]:
     """Return row and block by position, counted over the rows of all parts in order."""
     found: dict[int, tuple[Sample, Block]] = {}
     start = 0
     wanted = sorted(positions)
     for block, part in parts:
-        count = pq.read_metadata(part).num_rows
+        count = count_rows(part)
         mine = [i for i in wanted if start <= i < start + count]
         if mine:
-            rows = pq.read_table(part).take([i - start for i in mine]).to_pylist()
+            rows = read_table(part).take([i - start for i in mine]).to_pylist()
             found |= {i: (from_dict(Sample, row), block) for i, row in zip(mine, rows, strict=True)}
         start += count
     return found

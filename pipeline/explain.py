@@ -2,19 +2,17 @@
 
 import dataclasses
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
-import pyarrow.parquet as pq
 from rapidfuzz.process import extract
 
 from pipeline.context import Context
 from pipeline.corpora.utterance import RULE_STAGE
 from pipeline.cutting import reasons
+from pipeline.files import AnyPath, path_of
 from pipeline.filters import error_rate, verdicts
 from pipeline.layout import Layout
-from pipeline.ledger import Failure, LedgerRow, read_failures, read_ledger
+from pipeline.ledger import Failure, LedgerRow, read_failures, read_ledger, read_table
 from pipeline.limits import FilterConfig
 from pipeline.plan import Block, Plan
 from pipeline.report import ledger_context, read_run
@@ -24,7 +22,7 @@ from pipeline.shards import read_record
 NUM_SUGGESTIONS = 3
 
 
-def explain(output: Path, wanted: str, **overrides: Any) -> list[str]:
+def explain(output: str | AnyPath, wanted: str, **overrides: Any) -> list[str]:
     """Return one text for each clip or utterance of that id; an id can stand in several splits.
 
     `overrides` are options of the filter as they might be; the verdicts are those that a run with
@@ -35,7 +33,7 @@ def explain(output: Path, wanted: str, **overrides: Any) -> list[str]:
         ValueError: no clip and no utterance has the id, and the message names the nearest ones; or
             an option is out of range.
     """
-    layout = Layout(Path(output))
+    layout = Layout(path_of(output))
     config, plan = read_run(layout)
     limits = dataclasses.replace(config.filter, **overrides)
     context = ledger_context(limits, plan, layout)
@@ -61,12 +59,7 @@ def _search(
         part = layout.ledger(key, block.id)
         if not part.is_file():
             raise FileNotFoundError(f"{part} does not exist: block {block.id} is not labelled yet")
-        try:
-            ids = pq.read_table(part, columns=["id", "utterances"]).to_pylist()
-        except pa.ArrowInvalid as error:
-            raise ValueError(
-                f"{part} is damaged or half-written ({error}); delete it, then run again"
-            ) from error
+        ids = read_table(part, ["id", "utterances"]).to_pylist()
         named = [{row["id"], *(u["id"] for u in row["utterances"])} for row in ids]
         found: list[LedgerRow] = []
         if any(wanted in names for names in named):

@@ -1,8 +1,11 @@
-"""Write a file whole or not at all.
+"""Write a file whole or not at all, to a disk or to an object store.
 
 A run can be killed at any moment, and what stands under its final name is believed by the next run.
 So every file of a dataset is written under a temporary name in the same folder, flushed to the disk
-and then renamed, which replaces the old one in a single step.
+and then renamed, which replaces the old one in a single step. A store shows an object when all of
+it has arrived, so what goes there is written to the local disk first and then sent.
+
+A path is pathlib's, or for a URL universal_pathlib's, which has the same methods.
 """
 
 import os
@@ -10,19 +13,58 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
+
+from upath import UPath
+
+AnyPath = Path | UPath
 
 TEMPORARY_SUFFIX = ".tmp"
 """What a killed run may leave behind ends so; nothing reads it and it may be deleted."""
 
 
+def path_of(name: str | AnyPath) -> AnyPath:
+    """Return the path that a name or URL means.
+
+    Raises:
+        ValueError: the URL is of no service that is known.
+        ImportError: the package that knows the service is not installed.
+    """
+    if not isinstance(name, str):
+        return name
+    if "://" not in name:
+        return Path(name)
+    try:
+        # Others write to the same folder, so a listing is never older than the question.
+        return UPath(name, use_listings_cache=False)
+    except ValueError as error:
+        raise ValueError(f"{name}: {error}. Give a local path, or s3:// or gs://.") from error
+
+
 @contextmanager
-def replacing(path: str | Path) -> Iterator[Path]:
+def replacing(path: str | AnyPath) -> Iterator[Path]:
     """Yield a temporary path that becomes `path` when the block ends without an error.
 
     The folder is made where it is missing. After an error the temporary file is deleted and a file
     that stood at `path` before is untouched.
     """
-    path = Path(path)
+    path = path_of(path)
+    with _replacing(path) if isinstance(path, Path) else _sending(path) as temporary:
+        yield temporary
+
+
+@contextmanager
+def _sending(url: UPath) -> Iterator[Path]:
+    """Yield a temporary path that is sent to `url` at the end."""
+    with tempfile.TemporaryDirectory() as folder:
+        temporary = Path(folder) / url.name
+        yield temporary
+        url.fs.put_file(str(temporary), url.path)
+
+
+@contextmanager
+def _replacing(path: Path) -> Iterator[Path]:
+    """Yield a temporary path beside `path` that is renamed at the end."""
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(
         dir=path.parent, prefix=f".{path.name}.", suffix=TEMPORARY_SUFFIX
@@ -39,21 +81,35 @@ def replacing(path: str | Path) -> Iterator[Path]:
     _flush(path.parent)
 
 
-def remove_stale(folder: str | Path) -> int:
+def remove_stale(folder: str | AnyPath) -> int:
     """Delete temporary files that killed runs have left below a folder; return how many.
 
-    Only for who knows that nobody else writes there.
+    Only for who knows that nobody else writes there. In a store there are none.
     """
-    stale = list(Path(folder).rglob(f".*{TEMPORARY_SUFFIX}"))
+    folder = path_of(folder)
+    if not isinstance(folder, Path):
+        return 0
+    stale = list(folder.rglob(f".*{TEMPORARY_SUFFIX}"))
     for path in stale:
         path.unlink(missing_ok=True)
     return len(stale)
 
 
-def write_text(path: str | Path, text: str) -> None:
+def write_text(path: str | AnyPath, text: str) -> None:
     """Write a UTF-8 text file whole or not at all."""
     with replacing(path) as temporary:
         temporary.write_bytes(text.encode())
+
+
+@contextmanager
+def readable(path: str | AnyPath) -> Iterator[Any]:
+    """Yield what libraries that open files themselves can read: a local path, or an open file."""
+    path = path_of(path)
+    if isinstance(path, Path):
+        yield path
+        return
+    with path.open("rb") as file:
+        yield file
 
 
 def _flush(path: Path) -> None:

@@ -37,7 +37,6 @@ MAX_REPEATS = 4  # "no, no, no, no" is said by people; a loop of Whisper's goes 
 WEAK_NO_SPEECH_PROB = 0.3  # half of what Whisper takes for silence
 WEAK_LOGPROB = -0.5  # a phrase heard a thousand times in training is written with confidence
 WEAK_CHARACTERS_PER_SECOND = 3.0  # a fifth of how people speak
-WEAK_SPEECH_SHARE = 0.2
 
 SLOW_MIN_SECONDS = 5.0  # shorter clips of one word are slow by nature
 FAST_MIN_CHARACTERS = 15  # "Okay!" fits into a tenth of a second of audio
@@ -51,11 +50,6 @@ class Verdict:
 
     reason: str
     rejected: bool
-
-
-def licence(row: Sample, config: FilterConfig, _: Context) -> bool:
-    """Its licence is not among `licences`. Off by default; no peer carries licences by sample."""
-    return bool(config.licences) and row.licence not in config.licences
 
 
 def no_speech(row: Sample, config: FilterConfig, _: Context) -> bool:
@@ -83,14 +77,11 @@ def timestamp_disorder(row: Sample, _: FilterConfig, __: Context) -> bool:
 
 
 def language(row: Sample, config: FilterConfig, _: Context) -> bool:
-    """Another language than the corpus says, an improbable one, or one in a foreign script.
+    """An improbable language, or a label in a script that its language is not written in.
 
     Granary asks for a probability of 0.7, Emilia for 0.8; the probability is off by default,
     because a teacher of one language gives none. A reference in the same script excuses a label.
     """
-    expected = getattr(row, "corpus_language", "")
-    if expected and expected != row.language:
-        return True
     lowest = config.min_language_probability
     if lowest is not None and row.language_probability < lowest:
         return True
@@ -127,21 +118,16 @@ def repetition(row: Sample, _: FilterConfig, __: Context) -> bool:
 def hallucination(row: Sample, config: FilterConfig, _: Context) -> bool:
     """The whole label is a stock phrase, and little else speaks for speech.
 
-    Weak evidence is a no-speech probability above 0.3, a log-probability below -0.5, fewer than 3
-    characters per second, or speech in less than a fifth of the audio. Peers look for prefixes and
-    drop "Thank you Senator ...".
+    Weak evidence is a no-speech probability above 0.3, a log-probability below -0.5, or fewer than
+    3 characters per second. Peers look for prefixes and drop "Thank you Senator ...".
     """
     if not config.stock_phrases:
         return False
-    speech_seconds = getattr(row, "speech_seconds", None)
     weak = (
         row.no_speech_prob > WEAK_NO_SPEECH_PROB
         or row.avg_logprob < WEAK_LOGPROB
         or characters_per_second(row.pseudo_label, row.duration_seconds)
         < WEAK_CHARACTERS_PER_SECOND
-        or (
-            speech_seconds is not None and speech_seconds < WEAK_SPEECH_SHARE * row.duration_seconds
-        )
     )
     return (
         weak
@@ -239,7 +225,6 @@ def wer(row: Sample, config: FilterConfig, _: Context) -> bool:
 
 
 _CLIP_RULES: tuple[Rule, ...] = (
-    licence,
     no_speech,
     truncated,
     timestamp_disorder,

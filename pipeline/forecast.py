@@ -3,10 +3,10 @@
 import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from pipeline.blocks import committed, is_labelled
 from pipeline.config import PipelineConfig
+from pipeline.files import path_of
 from pipeline.layout import Layout
 from pipeline.measurement import Measurement
 from pipeline.measurement import measure as measure_sample
@@ -76,7 +76,7 @@ def make_forecast(
     """
     config = dataclasses.replace(config, teacher=settle(config.teacher))
     plan = make_plan(config, resolve_revision(config.teacher))
-    layout, keys = Layout(Path(config.output)), plan.keys
+    layout, keys = Layout(path_of(config.output)), plan.keys
     to_build = [b for b in plan.blocks if not committed(b, layout, keys)]
     to_label = [b for b in to_build if not is_labelled(b, layout, keys)]
     rtfx = read_timings(layout.ledger(keys.label_key, block.id) for block in plan.blocks).rtfx

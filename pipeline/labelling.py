@@ -4,7 +4,6 @@ The next batch is read and its features are computed while the teacher is at wor
 is who shares a batch, and what happens when one cannot be labelled.
 """
 
-import contextlib
 import logging
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -59,9 +58,16 @@ def label_clips(
     def ready(clips: Sequence[Clip]) -> tuple[Batch, list[Failure], Prepared | None]:
         with stopwatch.stage("read"):
             batch, unreadable = _read(clips)
-            with contextlib.suppress(Exception):  # `label` meets it again, clip by clip
-                return batch, unreadable, teacher.prepare([audio for _, audio in batch])
-        return batch, unreadable, None
+            try:
+                prepared = teacher.prepare([audio for _, audio in batch])
+            except Exception as error:  # `label` meets it again, clip by clip, and says of which
+                logger.warning(
+                    "features of a batch of %d clips failed, the teacher tries by itself: %s",
+                    len(batch),
+                    error,
+                )
+                prepared = None
+        return batch, unreadable, prepared
 
     for _, (batch, unreadable, prepared) in ahead(_batches(planned.clips, batch_size), ready):
         done, failed = label(batch, prepared)

@@ -9,13 +9,12 @@ first, the part last: where the part stands, both are complete.
 import dataclasses
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline.files import replacing, write_text
+from pipeline.files import AnyPath, path_of, readable, replacing, write_text
 from pipeline.schema import Sample, from_dict, from_json, to_json
 
 LedgerRow = Sample
@@ -80,6 +79,7 @@ LEDGER_SCHEMA = pa.schema(
         pa.field("truncated", pa.bool_(), nullable=False),
         pa.field("teacher", pa.string(), nullable=False),
         pa.field("teacher_revision", pa.string(), nullable=False),
+        pa.field("token_logprobs", pa.list_(pa.float64()), nullable=False),
     ]
 )
 
@@ -101,7 +101,7 @@ class Failure:
     attempts: int
 
 
-def write_ledger(path: str | Path, rows: Sequence[LedgerRow], metadata: dict[str, str]) -> None:
+def write_ledger(path: str | AnyPath, rows: Sequence[LedgerRow], metadata: dict[str, str]) -> None:
     """Write a block's ledger part, in the order given; it may have no rows.
 
     The same rows and metadata give the same bytes.
@@ -114,7 +114,7 @@ def write_ledger(path: str | Path, rows: Sequence[LedgerRow], metadata: dict[str
         pq.write_table(table, temporary, compression="zstd", write_page_checksum=True)
 
 
-def read_ledger(path: str | Path) -> tuple[list[LedgerRow], dict[str, str]]:
+def read_ledger(path: str | AnyPath) -> tuple[list[LedgerRow], dict[str, str]]:
     """Read a block's ledger part: its rows in the order written, and its metadata.
 
     Raises:
@@ -126,42 +126,63 @@ def read_ledger(path: str | Path) -> tuple[list[LedgerRow], dict[str, str]]:
     return rows, _text(table.schema.metadata)
 
 
-def read_ledger_metadata(path: str | Path) -> dict[str, str] | None:
+def read_ledger_metadata(path: str | AnyPath) -> dict[str, str] | None:
     """Read only the metadata of a ledger part, or None where the block is not labelled yet.
 
     Raises:
         ValueError: the part is damaged.
     """
-    if not Path(path).is_file():
+    if not path_of(path).is_file():
         return None
     return _text(_parquet(path, pq.read_schema).metadata)
 
 
-def write_failures(path: str | Path, failures: Iterable[Failure]) -> None:
+def read_table(path: str | AnyPath, columns: Sequence[str] | None = None) -> pa.Table:
+    """Read columns of a ledger part, or all of them, as a table; its pages are not checked.
+
+    Raises:
+        FileNotFoundError: the block is not labelled yet.
+        ValueError: the part is damaged.
+    """
+    return _parquet(path, lambda source: pq.read_table(source, columns=columns))
+
+
+def count_rows(path: str | AnyPath) -> int:
+    """Return how many clips a ledger part has.
+
+    Raises:
+        as `read_table`.
+    """
+    return _parquet(path, pq.read_metadata).num_rows
+
+
+def write_failures(path: str | AnyPath, failures: Iterable[Failure]) -> None:
     """Write a block's failures, one JSON object a line; a block without any gets an empty file."""
     write_text(path, "".join(f"{to_json(failure)}\n" for failure in failures))
 
 
-def read_failures(path: str | Path) -> list[Failure]:
+def read_failures(path: str | AnyPath) -> list[Failure]:
     """Read a block's failures in the order written.
 
     Raises:
         FileNotFoundError: the block is not labelled yet.
         ValueError: a line is not a failure.
     """
-    with Path(path).open("rb") as lines:  # str.splitlines would also split at U+2028 in a message
+    # str.splitlines would also split at U+2028 in a message.
+    with path_of(path).open("rb") as lines:
         return [from_json(Failure, line) for line in lines]
 
 
-def _parquet(path: str | Path, read: Callable[[Path], T]) -> T:
+def _parquet(path: str | AnyPath, read: Callable[[Any], T]) -> T:
     """Read a ledger part, or say what to do about a damaged one."""
     try:
-        return read(Path(path))
+        with readable(path) as source:
+            return read(source)
     except FileNotFoundError:
         raise
     except (pa.ArrowInvalid, OSError) as error:  # OSError: a page whose checksum is wrong
         raise ValueError(
-            f"{path} is damaged ({error}); delete it, then run the pipeline again"
+            f"{path} is damaged or half-written ({error}); delete it, then run the pipeline again"
         ) from error
 
 

@@ -49,8 +49,6 @@ class FilterConfig:
     """Shorter utterances are rejected as too_short; clips.min_seconds spares them the teacher."""
     max_seconds: float | None = None
     """Longer utterances are rejected as too_long."""
-    licences: tuple[str, ...] = ()
-    """Licences that may be kept, by the names the corpora give; all if empty."""
     drop_duplicates: bool = False
     """Keep one of several utterances with the same audio and the same label."""
     evaluation_sets: tuple[str, ...] = ()

@@ -3,6 +3,9 @@
 The lock is the kernel's, on a file in the output: it is freed when its process ends, however that
 ends, so no stale lock ever has to be removed by hand. A whole run shuts everybody out; runs of
 parts share the output, and shut out only a second run of the same part.
+
+An object store has no such lock. Two runs of one configuration write the same bytes under the same
+names there, so they waste work and do no harm.
 """
 
 import fcntl
@@ -14,7 +17,9 @@ from contextlib import ExitStack, contextmanager
 from datetime import datetime
 from pathlib import Path
 
+from pipeline.files import AnyPath
 from pipeline.parts import Part
+from pipeline.storage import check_writable
 
 logger = logging.getLogger(__name__)
 
@@ -27,13 +32,18 @@ class LockedError(RuntimeError):
 
 
 @contextmanager
-def locked(output: Path, part: Part | None = None) -> Iterator[None]:
+def locked(output: AnyPath, part: Part | None = None) -> Iterator[None]:
     """Hold the output, or a part of it, for as long as the context lasts.
 
     Raises:
         LockedError: another run holds it.
         OSError: the output cannot be written to.
     """
+    if not isinstance(output, Path):
+        check_writable(str(output))
+        logger.warning("%s cannot be locked: see to it that no two runs work on it", output)
+        yield
+        return
     output.mkdir(parents=True, exist_ok=True)
     whole = output / LOCK_NAME
     with ExitStack() as held:

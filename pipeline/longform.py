@@ -80,7 +80,9 @@ def cut_at_last_finished(item: Labelled, audio: np.ndarray) -> Labelled:
     label = item.label
     if len(segments) < len(label.segments):
         text = " ".join(segment.text.strip() for segment in segments)
-        label = dataclasses.replace(label, text=text, segments=segments, tokens=())
+        label = dataclasses.replace(
+            label, text=text, segments=segments, tokens=(), token_logprobs=()
+        )
     return Labelled(heard=heard, label=label)
 
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pipeline.audio import encode_flac
-from pipeline.blocks import label_entries
+from pipeline.blocks import label_entries, loaded_teacher
 from pipeline.clips import Span, load_span
 from pipeline.config import PipelineConfig
 from pipeline.corpora import Utterance
@@ -63,9 +63,9 @@ def measure(
     """
     sample = [u for block in _spread(blocks, _MAX_BLOCKS) for u in _utterances(block, config)]
     sample = _spread(sample, num_utterances)
-    label_entries(sample[:1], config, keys, Stopwatch())
+    label_entries(sample[:1], config, keys, Stopwatch(), loaded_teacher)
     stopwatch = Stopwatch()
-    rows, failures = label_entries(sample, config, keys, stopwatch)
+    rows, failures = label_entries(sample, config, keys, stopwatch, loaded_teacher)
     audio_seconds = sum(row.duration_seconds for row in rows)
     if not audio_seconds or not stopwatch["teacher"]:
         why = f", for example {failures[0].id}: {failures[0].message}" if failures else ""

@@ -7,12 +7,12 @@ from what was said; a rule is right where it rejects a bad clip.
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
-import pyarrow.parquet as pq
 
+from pipeline.files import AnyPath
 from pipeline.filters import REASONS
+from pipeline.ledger import read_table
 from pipeline.schema import EMBEDDED_FOLDER
 from pipeline.sweep import Judged
 
@@ -57,7 +57,7 @@ def measure(verdicts: np.ndarray, bad: np.ndarray) -> tuple[RuleMeasure, ...]:
 
 
 def measure_planted(
-    parts: Sequence[Path], judged: Judged, corpora: Sequence[str], max_wer: float
+    parts: Sequence[AnyPath], judged: Judged, corpora: Sequence[str], max_wer: float
 ) -> tuple[RuleMeasure, ...]:
     """Measure the rules on those of the corpora that are the embedded one; () where none is.
 
@@ -68,7 +68,7 @@ def measure_planted(
         return ()
     lines = (EMBEDDED_FOLDER / "planted.jsonl").read_text(encoding="utf-8").splitlines()
     planted = {json.loads(line)["id"] for line in lines}
-    ids = [i for part in parts for i in pq.read_table(part, columns=["id"])["id"].to_pylist()]
+    ids = [i for part in parts for i in read_table(part, ["id"])["id"].to_pylist()]
     mine = np.isin(judged.corpora, wanted)
     bad = np.array([i in planted for i in ids], dtype=bool) | (judged.rates > max_wer)
     return measure(judged.verdicts[mine], bad[mine])

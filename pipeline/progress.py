@@ -8,14 +8,15 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 
 from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
 from pipeline.blocks import committed, is_labelled
+from pipeline.files import AnyPath
 from pipeline.layout import Layout
+from pipeline.logs import is_json
 from pipeline.plan import Plan
 from pipeline.timings import read_timings
 
@@ -92,7 +93,7 @@ class Tracker:
         return sum(b.duration_seconds for b in self._plan.blocks if b.id in self._done)
 
 
-def _stems(folder: Path, suffix: str = ".parquet") -> set[str]:
+def _stems(folder: AnyPath, suffix: str = ".parquet") -> set[str]:
     """Name the blocks that have a file in a folder."""
     if not folder.is_dir():
         return set()
@@ -103,7 +104,7 @@ def _stems(folder: Path, suffix: str = ".parquet") -> set[str]:
 def display(plan: Plan, layout: Layout) -> Iterator[Callable[[], None]]:
     """Show progress for as long as the context lasts; yield what to call to bring it up to date."""
     tracker = Tracker(plan, layout)
-    if not CONSOLE.is_terminal:
+    if is_json() or not CONSOLE.is_terminal:
         reported = tracker.progress().blocks_done
 
         def log() -> None:

@@ -12,13 +12,11 @@ from bisect import bisect_left
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import jinja2
 import numpy as np
-import pyarrow.parquet as pq
 
 from pipeline import files
 from pipeline.acceptance import (
@@ -32,8 +30,9 @@ from pipeline.config import PipelineConfig, load_config
 from pipeline.context import Context, needs_ledger, read_context, with_ledger
 from pipeline.cutting import pieces
 from pipeline.examples import Example, audio_of, choose, fetch, make_example
+from pipeline.files import AnyPath, path_of
 from pipeline.layout import Layout
-from pipeline.ledger import Failure, LedgerRow, read_failures, read_ledger
+from pipeline.ledger import Failure, LedgerRow, read_failures, read_ledger, read_table
 from pipeline.limits import FilterConfig
 from pipeline.measures import RuleMeasure, measure_planted
 from pipeline.plan import Block, Plan
@@ -130,13 +129,13 @@ class Report:
     acceptance: Acceptance | None
     """How well evidence alone reproduces the reference's decision; None with too few clips."""
     examples: tuple[Example, ...]
-    canary: Any
-    """What the index says of the clips with known text; None where it has none."""
+    canary: dict[str, Any] | None
+    """What the teacher made of clips with known content; None where it was not asked."""
     configuration: dict[str, Any]
 
 
 def write_report(
-    output: Path, index: Index | None = None, limits: Sequence[float] = SWEEP
+    output: str | AnyPath, index: Index | None = None, limits: Sequence[float] = SWEEP
 ) -> Report:
     """Write `report.json` and `report.html` of a dataset whose blocks are all committed.
 
@@ -146,7 +145,7 @@ def write_report(
         FileNotFoundError: the folder holds no run, or one that is not finished.
         ValueError: a threshold is out of range, or a file is damaged or of another release.
     """
-    layout = Layout(Path(output))
+    layout = Layout(path_of(output))
     config, plan = read_run(layout)
     index = index or read_index(layout.output)
     report, audio = make_report(config, plan, layout, index, limits)
@@ -214,7 +213,7 @@ def make_report(
             make_example(group, shown[int(judged.rows[i])][0], int(judged.verdicts[i]))
             for group, i in chosen
         ),
-        canary=getattr(index, "canary", None),
+        canary=index.canary,
         configuration=_plain(dataclasses.asdict(config)),
     )
     return report, audio_of(list(shown.values()), config)
@@ -289,7 +288,9 @@ def render(report: Report, audio: dict[str, str]) -> str:
     )
 
 
-def _filtered_parts(plan: Plan, layout: Layout, config: FilterConfig) -> list[tuple[Block, Path]]:
+def _filtered_parts(
+    plan: Plan, layout: Layout, config: FilterConfig
+) -> list[tuple[Block, AnyPath]]:
     """Return the ledger parts of the filtered splits with their blocks, in plan order."""
     key = plan.keys.label_key
     return [(b, layout.ledger(key, b.id)) for b in plan.blocks if b.split in config.splits]
@@ -371,7 +372,7 @@ def _bin_labels(bins: Sequence[Bin], factor: float) -> list[str]:
     return ["more" if b.upper is None else f"{b.upper * factor:g}" for b in bins]
 
 
-def _learn(parts: Sequence[Path], judged: Judged, max_wer: float) -> Acceptance | None:
+def _learn(parts: Sequence[AnyPath], judged: Judged, max_wer: float) -> Acceptance | None:
     """Learn from the clips with a reference what evidence says about its decision.
 
     Evidence is of whole clips, so packs are left out.
@@ -390,7 +391,7 @@ def _learn(parts: Sequence[Path], judged: Judged, max_wer: float) -> Acceptance 
         *(name for name in FEATURES if not name.startswith("log_")),
     ]
     for part in parts:
-        table = pq.read_table(part, columns=columns)
+        table = read_table(part, columns)
         mine = wanted[(wanted >= start) & (wanted < start + table.num_rows)] - start
         values += [features(SimpleNamespace(**row)) for row in table.take(mine).to_pylist()]
         start += table.num_rows

@@ -8,12 +8,12 @@ stands in both, and counts once, as what its label makes of it.
 
 import dataclasses
 import logging
-from pathlib import Path
 
 from pipeline.blocks import committed, is_labelled, label_entries, write_part
 from pipeline.config import PipelineConfig
 from pipeline.corpora import Utterance
 from pipeline.corpora.utterance import RULE_STAGE
+from pipeline.files import path_of
 from pipeline.layout import Layout
 from pipeline.ledger import Failure, LedgerRow, read_failures, read_ledger, write_failures
 from pipeline.plan import Block, Keys, entries
@@ -34,7 +34,7 @@ def has_failures(block: Block, layout: Layout, keys: Keys) -> bool:
 
 def retry_block(block: Block, config: PipelineConfig, keys: Keys) -> None:
     """Label what failed of a labelled block; its shard is withdrawn if that changes it."""
-    layout = Layout(Path(config.output))
+    layout = Layout(path_of(config.output))
     record = committed(block, layout, keys)
     if record and record.failed.get("shard"):
         layout.commit_record(block.id).unlink()

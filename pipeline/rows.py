@@ -8,7 +8,7 @@ from pipeline.attribution import attribute
 from pipeline.clips import Heard
 from pipeline.ledger import LedgerRow
 from pipeline.schema import SAMPLE_RATE, ClipUtterance
-from pipeline.scoring import CHARACTER_LANGUAGES, Score, language_code, score
+from pipeline.scoring import Score, metric_of, score
 from pipeline.teacher import Label
 
 
@@ -30,13 +30,8 @@ def make_rows(labelled: Sequence[Labelled], model: str, revision: str) -> list[L
 
 def join_texts(texts: Sequence[str], language: str) -> str:
     """Write texts one after the other, as the language separates words."""
-    separator = "" if metric(language) == "cer" else " "
+    separator = "" if metric_of("", language) == "cer" else " "
     return separator.join(text.strip() for text in texts if text.strip())
-
-
-def metric(language: str) -> str:
-    """Name the rate that judges a language: "wer" or "cer"."""
-    return "cer" if language_code(language) in CHARACTER_LANGUAGES else "wer"
 
 
 def _references(labelled: Sequence[Labelled]) -> list[list[str | None]]:
@@ -78,7 +73,7 @@ def _row(item: Labelled, references: Sequence[str | None], model: str, revision:
     for span, start, length, audio_sha256, own, piece in zip(
         spans, heard.starts, heard.lengths, heard.hashes, known, pieces, strict=True
     ):
-        judged = _score(own, piece, label.language)
+        judged = scored if len(spans) == 1 else _score(own, piece, label.language)
         utterances.append(
             ClipUtterance(
                 id=span.utterance.id,
@@ -115,7 +110,7 @@ def _row(item: Labelled, references: Sequence[str | None], model: str, revision:
         previous_pseudo_label=None,
         wer=scored and scored.wer,
         cer=scored and scored.cer,
-        metric="" if unlabelled else metric(label.language),
+        metric="" if unlabelled else metric_of(reference, label.language),
         substitutions=scored and scored.substitutions,
         deletions=scored and scored.deletions,
         insertions=scored and scored.insertions,
@@ -126,6 +121,7 @@ def _row(item: Labelled, references: Sequence[str | None], model: str, revision:
         truncated=label.truncated,
         teacher=model,
         teacher_revision=revision,
+        token_logprobs=label.token_logprobs,
     )
 
 

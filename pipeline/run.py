@@ -12,16 +12,17 @@ import dataclasses
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import apache_beam as beam
 from apache_beam.options.pipeline_options import PipelineOptions
 
 from pipeline import __version__, files
+from pipeline.admission import read_canary
 from pipeline.backlog import Backlog, clean, find_backlog, withdraw
 from pipeline.blocks import label_block, process_block
 from pipeline.config import PipelineConfig, to_yaml
 from pipeline.context import Context, needs_ledger
+from pipeline.files import path_of
 from pipeline.layout import Layout
 from pipeline.locking import locked
 from pipeline.parts import Part
@@ -111,7 +112,7 @@ def _prepare(config: PipelineConfig) -> tuple[PipelineConfig, Plan, Layout]:
     """Settle what the configuration leaves open, and plan."""
     config = dataclasses.replace(config, teacher=settle(config.teacher))
     plan = make_plan(config, resolve_revision(config.teacher))
-    return config, plan, Layout(Path(config.output))
+    return config, plan, Layout(path_of(config.output))
 
 
 def _work_on(
@@ -207,7 +208,7 @@ class ProcessBlock(beam.DoFn):
         if record.failed and not self._retry:  # what was not retried yet does not count
             try:
                 check_budget(
-                    Layout(Path(self._config.output)),
+                    Layout(path_of(self._config.output)),
                     self._keys,
                     self._num_planned,
                     self._config.max_failed_fraction,
@@ -247,6 +248,7 @@ def build_graph(
 
 def _write_index(config: PipelineConfig, plan: Plan, layout: Layout, wall_seconds: float) -> Index:
     """Write index and report, unless they already say the same; return the index."""
+    heard = read_canary(layout.canary(plan.keys.label_key))
     index = Index(
         schema_version=SCHEMA_VERSION,
         created_with=f"whisper-distillery {__version__}",
@@ -258,6 +260,7 @@ def _write_index(config: PipelineConfig, plan: Plan, layout: Layout, wall_second
         shard_key=plan.keys.shard_key,
         shards=tuple(r.shard for r in commit_records(plan, layout) if r.shard),
         totals=add_up(plan, layout, wall_seconds),
+        canary=dataclasses.asdict(heard.result) if heard else None,
     )
     if layout.index.is_file():
         written = read_index(layout.output)

@@ -16,6 +16,8 @@ from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
+from pipeline.files import AnyPath, path_of
+
 SCHEMA_VERSION = 1
 READABLE_VERSIONS = (1,)
 
@@ -112,6 +114,8 @@ class Sample:
     truncated: bool
     teacher: str
     teacher_revision: str
+    token_logprobs: tuple[float, ...] = ()
+    """Of each of `tokens`, where `decoding.token_logprobs` asked for them; else ()."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -192,6 +196,8 @@ class Index:
     shard_key: str
     shards: tuple[ShardEntry, ...]
     totals: Totals
+    canary: dict[str, Any] | None = None
+    """What the teacher made of clips with known content; None where it was not asked."""
 
 
 T = TypeVar("T")
@@ -287,14 +293,14 @@ def sample_key(clip_id: str) -> str:
     return f"{key[: _MAX_KEY_LENGTH - len(digest) - 1]}-{digest}"
 
 
-def read_index(folder: str | Path) -> Index:
+def read_index(folder: str | AnyPath) -> Index:
     """Read `index.json` of a finished dataset.
 
     Raises:
         FileNotFoundError: the folder has no index, so the run that fills it has not finished.
         ValueError: the index is of a schema version this reader does not know, or lacks a field.
     """
-    path = Path(folder) / "index.json"
+    path = path_of(folder) / "index.json"
     if not path.is_file():
         raise FileNotFoundError(
             f"{path} does not exist: {folder} is not a finished dataset. "
@@ -327,7 +333,7 @@ def sidecar_path(folder: str | Path, name: str, shard: str) -> Path:
 def with_label(sample: Sample, label: SidecarLabel) -> Sample:
     """Return a sample with another teacher's label; what came before it was heard by the first."""
     fields = {f.name: getattr(label, f.name) for f in dataclasses.fields(label) if f.name != "id"}
-    return dataclasses.replace(sample, previous_pseudo_label=None, **fields)
+    return dataclasses.replace(sample, previous_pseudo_label=None, token_logprobs=(), **fields)
 
 
 def model_path(name: str) -> str:

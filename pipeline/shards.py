@@ -12,14 +12,14 @@ import tarfile
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO, cast
 
 import numpy as np
 from webdataset.tariterators import group_by_keys, tar_file_expander
 from webdataset.writer import TarWriter
 
 from pipeline.audio import encode_flac
-from pipeline.files import replacing, write_text
+from pipeline.files import AnyPath, path_of, replacing, write_text
 from pipeline.schema import (
     MAX_CLIP_SAMPLES,
     SAMPLE_RATE,
@@ -62,7 +62,7 @@ class CommitRecord:
         return self.kept + sum(self.rejected.values()) + sum(self.failed.values())
 
 
-def write_shard(path: str | Path, samples: Iterable[tuple[Sample, np.ndarray]]) -> ShardEntry:
+def write_shard(path: str | AnyPath, samples: Iterable[tuple[Sample, np.ndarray]]) -> ShardEntry:
     """Write clips and their audio (float32 mono at 16 kHz) as `<block>.tar`; return its entry.
 
     The order of the clips does not matter. Audio is encoded as it comes, so only the FLAC of a
@@ -73,7 +73,7 @@ def write_shard(path: str | Path, samples: Iterable[tuple[Sample, np.ndarray]]) 
             one is longer than 30 s or not as long as its `duration_seconds` says, or a number in a
             sample is not finite.
     """
-    path = Path(path)
+    path = path_of(path)
     members: dict[str, tuple[bytes, bytes]] = {}
     sources: set[tuple[str, str]] = set()
     durations: list[float] = []
@@ -106,14 +106,14 @@ def write_shard(path: str | Path, samples: Iterable[tuple[Sample, np.ndarray]]) 
         )
 
 
-def read_shard(path: str | Path) -> Iterator[tuple[Sample, bytes]]:
+def read_shard(path: str | AnyPath) -> Iterator[tuple[Sample, bytes]]:
     """Yield the clips of a shard in its order, each with its FLAC; `decode_flac` reads that.
 
     Raises:
         FileNotFoundError: there is no such shard.
         ValueError: the shard is cut off or damaged, or a clip lacks its audio, its JSON or a field.
     """
-    with Path(path).open("rb") as stream:
+    with path_of(path).open("rb") as stream:
         try:
             _check_end(stream)
             members = tar_file_expander([{"url": str(path), "stream": stream}])
@@ -128,18 +128,18 @@ def read_shard(path: str | Path) -> Iterator[tuple[Sample, bytes]]:
             ) from error
 
 
-def write_record(path: str | Path, record: CommitRecord) -> None:
+def write_record(path: str | AnyPath, record: CommitRecord) -> None:
     """Commit a block: from here on its shard counts."""
     write_text(path, to_json(record) + "\n")
 
 
-def read_record(path: str | Path) -> CommitRecord | None:
+def read_record(path: str | AnyPath) -> CommitRecord | None:
     """Read a block's commit record, or None where the block is not committed.
 
     Raises:
         ValueError: the record is damaged, or of a release with other fields.
     """
-    path = Path(path)
+    path = path_of(path)
     if not path.is_file():
         return None
     try:
@@ -151,10 +151,10 @@ def read_record(path: str | Path) -> CommitRecord | None:
         ) from error
 
 
-def file_sha256(path: str | Path) -> str:
+def file_sha256(path: str | AnyPath) -> str:
     """Return the hash of a file's content, as `index.json` lists it."""
-    with Path(path).open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    with path_of(path).open("rb") as file:
+        return hashlib.file_digest(cast(Any, file), "sha256").hexdigest()
 
 
 def _check_end(stream: BinaryIO) -> None:

@@ -7,6 +7,7 @@ arithmetic on arrays, so a million rows are swept in seconds.
 """
 
 import dataclasses
+import io
 import math
 from collections import namedtuple
 from collections.abc import Iterable, Iterator, Sequence
@@ -20,6 +21,7 @@ import pyarrow.parquet as pq
 
 from pipeline.context import NOTHING, Context
 from pipeline.cutting import pieces
+from pipeline.files import AnyPath
 from pipeline.filters import CLIP_BITS, REASONS, FilterConfig, error_rate, verdict_bits
 from pipeline.ledger import PACKED, read_ledger
 from pipeline.schema import Sample
@@ -100,7 +102,9 @@ class _Segment(NamedTuple):
     end: float
 
 
-def judge_parts(parts: Sequence[Path], config: FilterConfig, context: Context = NOTHING) -> Judged:
+def judge_parts(
+    parts: Sequence[AnyPath], config: FilterConfig, context: Context = NOTHING
+) -> Judged:
     """Judge every row of the filtered splits in ledger parts; memory does not grow with rows."""
     return judge(_slim_rows(parts), config, context)
 
@@ -247,14 +251,11 @@ def _length(row: Sample, errors: int, rate: float) -> int:
     """
     if rate:
         return round(errors / rate)
-    hits = getattr(row, "hits", None)
-    if hits is not None:
-        return hits
     words = row.reference.split()
     return len("".join(words)) if row.metric == "cer" else len(words)
 
 
-def _slim_rows(parts: Sequence[Path]) -> Iterator[Any]:
+def _slim_rows(parts: Sequence[AnyPath]) -> Iterator[Any]:
     """Yield rows that have only what rules look at; a `Sample` takes ten times as long to make."""
     fields = [f.name for f in dataclasses.fields(Sample) if f.name not in _UNUSED]
     for part in parts:
@@ -269,12 +270,12 @@ def _slim_rows(parts: Sequence[Path]) -> Iterator[Any]:
                 yield from map(make, zip(*values, strict=True))
 
 
-def _open_part(part: Path) -> pq.ParquetFile:
+def _open_part(part: AnyPath) -> pq.ParquetFile:
     """Open a ledger part, or say why it cannot be judged."""
     if not part.is_file():
         raise FileNotFoundError(f"{part} does not exist: its block is not labelled yet; run again")
     try:
-        file = pq.ParquetFile(part)
+        file = pq.ParquetFile(part if isinstance(part, Path) else io.BytesIO(part.read_bytes()))
     except pa.ArrowInvalid as error:
         raise ValueError(
             f"{part} is damaged or half-written ({error}); delete it, then run the pipeline again"
@@ -289,7 +290,9 @@ def _open_part(part: Path) -> pq.ParquetFile:
     return file
 
 
-_UNUSED = frozenset({"tokens", "utterances", "previous_pseudo_label", "teacher", "recording"})
+_UNUSED = frozenset(
+    {"tokens", "token_logprobs", "utterances", "previous_pseudo_label", "teacher", "recording"}
+)
 
 
 def _plain(column: pa.Array, name: str) -> list[Any]:

@@ -7,9 +7,8 @@ a commit record must be the same bytes each time, and no clock gives the same ti
 import json
 from collections.abc import Iterable
 from dataclasses import dataclass
-from pathlib import Path
 
-from pipeline.files import write_text
+from pipeline.files import AnyPath, write_text
 from pipeline.ledger import read_ledger_metadata
 from pipeline.schema import MAX_CLIP_SECONDS
 from pipeline.stopwatch import LABEL_STAGES
@@ -38,7 +37,7 @@ class Timings:
         return 1 - self.audio_seconds / shown if shown else 0.0
 
 
-def read_timings(ledger_parts: Iterable[Path], timings: Iterable[Path] = ()) -> Timings:
+def read_timings(ledger_parts: Iterable[AnyPath], timings: Iterable[AnyPath] = ()) -> Timings:
     """Add up what stands in the parts and timings that exist."""
     seconds = dict.fromkeys(LABEL_STAGES, 0.0) | {"write": 0.0}
     audio_seconds, windows = 0.0, 0
@@ -54,6 +53,6 @@ def read_timings(ledger_parts: Iterable[Path], timings: Iterable[Path] = ()) -> 
     return Timings(seconds=seconds, audio_seconds=audio_seconds, full_windows=windows)
 
 
-def write_timing(path: Path, write_seconds: float) -> None:
+def write_timing(path: AnyPath, write_seconds: float) -> None:
     """Note how long it took to write a shard."""
-    write_text(path, json.dumps({"write_seconds": round(write_seconds, 3)}) + "\n")
+    write_text(path, json.dumps({"write_seconds": round(write_seconds, 6)}) + "\n")

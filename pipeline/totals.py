@@ -55,10 +55,10 @@ def add_up(plan: Plan, layout: Layout, wall_seconds: float) -> Totals:
         failed=_sum(record.failed for record in records),
         hours_planned=round(plan.duration_seconds / 3600, 4),
         hours_kept=round(sum(record.kept_seconds for record in records) / 3600, 4),
-        teacher_seconds=round(spent.seconds["teacher"], 3),
+        teacher_seconds=round(spent.seconds["teacher"], 6),
         wall_seconds=round(wall_seconds, 3),
         rtfx=round(spent.rtfx or 0.0, 2),
-        stage_seconds={stage: round(seconds, 3) for stage, seconds in spent.seconds.items()},
+        stage_seconds={stage: round(seconds, 6) for stage, seconds in spent.seconds.items()},
         padding_fraction=round(spent.padding_fraction, 4),
     )
 

@@ -11,14 +11,18 @@ import sys
 import threading
 import time
 
+from pipeline.logs import formatted, is_json
+
 _POLL_SECONDS = 0.5
 
 
 def set_up_logging() -> None:
     """Print only what concerns the user; Beam's own settings come later and leave this alone."""
-    handler = logging.StreamHandler()
-    handler.setFormatter(logging.Formatter("%(levelname)s %(message)s"))
-    handler.setLevel(logging.ERROR if sys.stderr.isatty() else logging.WARNING)
+    handler = formatted(logging.StreamHandler(), "%(levelname)s %(message)s")
+    if is_json():
+        logging.getLogger("pipeline").setLevel(logging.INFO)
+    else:
+        handler.setLevel(logging.ERROR if sys.stderr.isatty() else logging.WARNING)
     handler.addFilter(lambda record: record.name.startswith("pipeline"))
     logging.getLogger().addHandler(handler)
 

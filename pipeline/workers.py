@@ -38,7 +38,7 @@ _BLOCKS_PER_FILTERING_WORKER = 16
 """To start a process takes as long as to filter this many hours of labelled audio."""
 _WORKER_THREAD = "run_worker"
 """Name of the thread in which Beam waits for a worker process; if that dies, it raises."""
-_BEAM_THREADS = (_WORKER_THREAD, "beam_control_read")
+_BEAM_THREADS = (_WORKER_THREAD, "beam_control_read", "read_grpc_client_inputs")
 """They end with an error when the workers are stopped."""
 _RUNNERS = {
     name.lower(): name

@@ -10,6 +10,8 @@ import hashlib
 import json
 import os
 import re
+import secrets
+import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -72,7 +74,7 @@ class Repository:
         return {path: file.content for path, file in self.states[self.head].items()}
 
     def commit(self, files: dict[str, File], changed: list[str]) -> str:
-        name = hashlib.sha1(f"{len(self.states)}{changed}".encode()).hexdigest()
+        name = secrets.token_hex(20)  # clients keep what they have read by the commit's name
         self.states[name] = files
         if changed:
             self.commits.append(changed)
@@ -452,7 +454,8 @@ def hub_in_process(patch: Any, token: str | None = WRITE_TOKEN) -> Iterator[HubS
     from huggingface_hub import constants
     from huggingface_hub.utils import _http
 
-    with serving() as server:
+    with serving() as server, tempfile.TemporaryDirectory() as cache:
+        patch.setattr(constants, "HF_HUB_CACHE", cache)
         patch.setattr(constants, "ENDPOINT", server.url)
         template = f"{server.url}/{{repo_id}}/resolve/{{revision}}/{{filename}}"
         patch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)

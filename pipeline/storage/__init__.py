@@ -17,6 +17,7 @@ from typing import BinaryIO, cast
 from pipeline.storage.cells import first_value, read_cell
 from pipeline.storage.files import (
     Listing,
+    check_writable,
     file_version,
     is_url,
     join,
@@ -32,6 +33,7 @@ from pipeline.storage.windows import Window
 __all__ = [
     "Listing",
     "cell_address",
+    "check_writable",
     "container",
     "file_version",
     "first_value",

@@ -145,6 +145,17 @@ def list_folder(path: str) -> Listing:
     return Listing(files=tuple(sorted(files)), folders=tuple(sorted(folders)))
 
 
+def check_writable(folder: str) -> None:
+    """Write and remove an object in a remote folder.
+
+    Raises:
+        OSError: the service cannot be reached, or does not allow it; the message says what to do.
+    """
+    with _service(f"{folder.rstrip('/')}/.writable") as (system, name):
+        system.pipe_file(name, b"")
+        system.rm_file(name)
+
+
 def matching(pattern: str) -> list[str]:
     """Return the files that a path with `*`, `?` or `{000..012}` stands for, in order.
 

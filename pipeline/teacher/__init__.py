@@ -16,7 +16,13 @@ from huggingface_hub.errors import HfHubHTTPError, HFValidationError, OfflineMod
 from pipeline.config import DecodingConfig, TeacherConfig
 from pipeline.schema import model_path
 from pipeline.teacher.batches import BatchTeacher, ahead
-from pipeline.teacher.canary import CanaryError, CanaryResult, canary, check_canary, drift
+from pipeline.teacher.canary import (
+    CanaryError,
+    CanaryResult,
+    canary,
+    check_canary,
+    check_drift,
+)
 from pipeline.teacher.checks import check_teacher
 from pipeline.teacher.engine import ENGINES
 from pipeline.teacher.hardware import choose_device, claim_device, settle
@@ -31,8 +37,8 @@ __all__ = [
     "ahead",
     "canary",
     "check_canary",
+    "check_drift",
     "check_teacher",
-    "drift",
     "load_teacher",
     "resolve_revision",
     "settle",

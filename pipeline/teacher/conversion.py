@@ -90,6 +90,7 @@ def _convert(config: TeacherConfig, revision: str, folder: Path) -> None:
         ) from error
 
     name = model_path(config.model)
+    transformers.logging.disable_progress_bar()
     loaded = transformers.AutoConfig.from_pretrained(name, revision=revision)
     tokenizer = transformers.WhisperTokenizer.from_pretrained(name, revision=revision)
     generation = transformers.GenerationConfig.from_pretrained(name, revision=revision)

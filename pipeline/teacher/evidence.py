@@ -30,7 +30,6 @@ def make_label(
     return Label(
         text=text,
         tokens=tuple(tokens),
-        token_ends=vocabulary.token_ends(tokens),
         token_logprobs=tuple(round(logprob, 4) for logprob in logprobs[: len(tokens)]),
         segments=segments(tokens, vocabulary, duration_seconds),
         language=language,

@@ -15,9 +15,6 @@ class Label:
     text: str
     tokens: tuple[int, ...]
     """With timestamps, without task prefix and end of text."""
-    token_ends: tuple[int, ...]
-    """For each token, the characters of `text` that are written once it is decoded; a timestamp
-    adds none, and a token that ends inside a character leaves it to the one that completes it."""
     segments: tuple[Segment, ...]
     """Pieces between timestamps; one piece as long as the clip where the teacher gives none."""
     language: str

@@ -1,12 +1,10 @@
-"""Read token ids as text, and say which characters each token wrote.
+"""Read token ids as text.
 
 Whisper's vocabulary is byte-level: a token is a run of bytes and may end inside a character. Text
-is therefore made from bytes, here and nowhere else, so that every engine spells the same and the
-text always fits the offsets that packed utterances are cut at.
+is therefore made from bytes, here and nowhere else, so that every engine spells the same.
 """
 
-import codecs
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 
 import tokenizers
 
@@ -39,24 +37,6 @@ def byte_pieces(tokenizer: tokenizers.Tokenizer) -> list[bytes]:
 def spell(pieces: Iterable[bytes]) -> str:
     """Return the text of the pieces, without space around it; bytes that are no UTF-8 become �."""
     return b"".join(pieces).decode("utf-8", errors="replace").strip()
-
-
-def token_ends(pieces: Sequence[bytes]) -> tuple[int, ...]:
-    """Return for each piece how many characters of `spell(pieces)` are written after it.
-
-    A piece that ends inside a character adds none of it; the piece that completes it does. Space
-    that `spell` strips is not counted. What is left incomplete at the very end is one � of the
-    last piece that has bytes.
-    """
-    decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
-    last = max((i for i, piece in enumerate(pieces) if piece), default=-1)
-    written, ends = "", []
-    for i, piece in enumerate(pieces):
-        written += decoder.decode(piece, final=i == last)
-        ends.append(len(written))
-    num_characters = len(written.strip())
-    num_leading = len(written) - len(written.lstrip())
-    return tuple(min(max(end - num_leading, 0), num_characters) for end in ends)
 
 
 def _alphabet() -> dict[str, int]:

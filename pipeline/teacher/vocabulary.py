@@ -10,7 +10,7 @@ from typing import Any
 
 import tokenizers
 
-from pipeline.teacher.spelling import byte_pieces, spell, token_ends
+from pipeline.teacher.spelling import byte_pieces, spell
 
 TIMESTAMP_SECONDS = 0.02
 
@@ -80,10 +80,6 @@ class Vocabulary:
     def text(self, tokens: Iterable[int]) -> str:
         """Return the text of tokens; timestamps and special tokens write nothing."""
         return spell(self.pieces[token] for token in tokens)
-
-    def token_ends(self, tokens: Iterable[int]) -> tuple[int, ...]:
-        """Return for each token how many characters of `text(tokens)` are written after it."""
-        return token_ends([self.pieces[token] for token in tokens])
 
 
 def read_vocabulary(

@@ -2,14 +2,13 @@
 
 Speed: a teacher of random weights whose decoder dominates and whose upper layers change nothing, so
 that its student, which has the first layers only, always agrees. Acceptance: a real pair, where
-there is one under /work/shared/data. `SPECULATIVE_LAYERS` and `SPECULATIVE_WIDTH` size the teacher.
+tests/shared_data.py finds one. `SPECULATIVE_LAYERS` and `SPECULATIVE_WIDTH` size the teacher.
 """
 
 import json
 import os
 import statistics
 import time
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -22,13 +21,13 @@ from distill.decoding import Answer, Limits, Prompt, decode
 from distill.rules import Rules
 from distill.speculative import Assistant, make_assistant
 from distill.student import load_model, load_processor, make_student
+from tests.shared_data import ABSENT, SPEECH, TEACHER
 
 LAYERS = int(os.environ.get("SPECULATIVE_LAYERS", "24"))
 WIDTH = int(os.environ.get("SPECULATIVE_WIDTH", "512"))
 TOKENS = int(os.environ.get("SPECULATIVE_TOKENS", "96"))
 REPEATS = int(os.environ.get("SPECULATIVE_REPEATS", "3"))
 VOCABULARY, END = 8000, 7000
-SPEECH = Path("/work/shared/data")
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
@@ -93,10 +92,9 @@ def test_speed_with_an_agreeing_assistant(batch_size: int) -> None:
 
 def test_acceptance_of_a_real_pair() -> None:
     """`SPECULATIVE_STUDENT` names a trained student; without it, the teacher's layers are one."""
-    folder = SPEECH / "models/whisper-tiny.en-relearned"
-    manifest = SPEECH / "speech/en_kathleen/manifest.jsonl"
+    folder, manifest = TEACHER, SPEECH / "en_kathleen" / "manifest.jsonl"
     if not folder.is_dir():
-        pytest.skip(f"there is no real teacher under {SPEECH}")
+        pytest.skip(ABSENT)
     teacher: Any = load_model(str(folder)).eval()
     name = os.environ.get("SPECULATIVE_STUDENT")
     student: Any = load_model(name).eval() if name else make_student(teacher, 2).eval()

@@ -1,10 +1,10 @@
 """How fast teachers label, side by side: this package and its peers, same weights, same audio.
 
-    python tests/benchmarks/labelling.py --teacher embedded --minutes 10 --output out.json
+    python -m tests.benchmarks.labelling --teacher embedded --minutes 10 --output out.json
 
 Each system lives in its own process, so its peak memory is its own; they take turns on the same
 corpus, and the median of several runs counts. `--teacher shared` takes the teacher and the speech
-of the folder in `--data`. Run it on a machine that has nothing else to do.
+of `tests/shared_data.py`. Run it on a machine that has nothing else to do.
 """
 
 import argparse
@@ -29,6 +29,7 @@ from pipeline.audio import load_audio
 from pipeline.config import DecodingConfig, TeacherConfig
 from pipeline.schema import EMBEDDED_FOLDER, SAMPLE_RATE, model_path
 from pipeline.scoring import corpus_rate, score
+from tests.shared_data import ABSENT, SPEECH, TEACHER
 
 LANGUAGE = "en"
 PAUSE_SECONDS = 0.3
@@ -368,7 +369,6 @@ def main() -> None:
     """Measure, write JSON and print a table."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--teacher", choices=["embedded", "shared"], default="embedded")
-    parser.add_argument("--data", type=Path, default=Path("/work/shared/data"))
     parser.add_argument("--minutes", type=float, default=10.0, help="audio of each corpus")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--threads", type=int, default=2)
@@ -380,8 +380,9 @@ def main() -> None:
     if options.teacher == "embedded":
         model, manifest = "embedded", EMBEDDED_FOLDER / "test.jsonl"
     else:
-        model = str(options.data / "models" / "whisper-tiny.en-relearned")
-        manifest = options.data / "speech" / "en_kathleen" / "manifest.jsonl"
+        model, manifest = str(TEACHER), SPEECH / "en_kathleen" / "manifest.jsonl"
+        if not manifest.is_file():
+            parser.error(f"--teacher shared {ABSENT}")
     setting = Setting(
         model=model,
         timestamps=options.teacher == "embedded",

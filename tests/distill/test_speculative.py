@@ -17,9 +17,9 @@ from distill.decoding import Answer, Limits, Prompt, decode
 from distill.rules import Rules
 from distill.speculative import Assistant, check_match, load_assistant, make_assistant
 from distill.student import load_model, load_processor, make_student
+from tests.shared_data import ABSENT, SPEECH, TEACHER
 
 VOCABULARY, END, START, PREVIOUS, FIRST_TIMESTAMP = 90, 30, 31, 35, 39
-SPEECH = Path("/work/shared/data")
 
 
 def tiny_model(seed: int, layers: int = 2, positions: int = 40, std: float = 0.3) -> Any:
@@ -303,10 +303,9 @@ def test_an_assistant_of_another_kind_is_refused(key: str, value: int, message: 
 
 
 def test_real_speech_is_written_with_the_same_tokens():
-    model = SPEECH / "models/whisper-tiny.en-relearned"
-    manifest = SPEECH / "speech/en_kathleen/manifest.jsonl"
+    model, manifest = TEACHER, SPEECH / "en_kathleen" / "manifest.jsonl"
     if not model.is_dir() or not manifest.is_file():
-        pytest.skip(f"there is no real speech under {SPEECH}")
+        pytest.skip(ABSENT)
     teacher, processor = load_model(str(model)).eval(), load_processor(str(model))
     student = make_student(teacher, decoder_layers=2).eval()
     lines = [json.loads(line) for line in manifest.read_text().splitlines()[:3]]

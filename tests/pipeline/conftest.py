@@ -140,7 +140,9 @@ def configure(tmp_path: Path, teacher_folder: Path) -> Callable[..., PipelineCon
     def make(*corpora: CorpusConfig, **fields: Any) -> PipelineConfig:
         settings: dict[str, Any] = {
             "output": str(tmp_path / "out"),
-            "teacher": TeacherConfig(model=str(teacher_folder), device="cpu", batch_size=4),
+            "teacher": TeacherConfig(
+                model=str(teacher_folder), device="cpu", batch_size=4, canary=False
+            ),
             "decoding": DecodingConfig(max_new_tokens=20),
             "filter": FilterConfig(),
             "blocks": BlocksConfig(minutes=0.06),

@@ -71,7 +71,6 @@ class HearsTones:
         return Label(
             text=text,
             tokens=tuple(range(len(text.split()))),
-            token_ends=(),
             segments=tuple(segments),
             language=language,
             language_probability=1.0,

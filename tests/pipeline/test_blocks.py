@@ -6,13 +6,14 @@ import numpy as np
 import pytest
 import soundfile
 
-from pipeline import blocks
+from pipeline import blocks, rows
 from pipeline.blocks import build_shard, committed, is_labelled, label_block, process_block
-from pipeline.config import BlocksConfig, PipelineConfig
+from pipeline.config import BlocksConfig, DecodingConfig, PipelineConfig
 from pipeline.filters import FilterConfig
 from pipeline.layout import Layout
 from pipeline.ledger import read_failures, read_ledger
 from pipeline.plan import Block, Keys, make_plan
+from pipeline.scoring import score
 from pipeline.shards import read_shard
 from pipeline.teacher import Label, Prepared, Teacher, load_teacher, resolve_revision
 from tests.pipeline.conftest import SENTENCE, write_tone
@@ -56,6 +57,41 @@ def test_labelled_clips_become_ledger_rows_in_corpus_order(corpus, configure, to
     assert (row.duration_seconds, row.recording) == (2.5, "tone3.wav")
     assert row.utterances[0].id == row.id
     assert row.teacher_revision == keys.teacher_revision
+
+
+def test_log_probability_of_every_token_is_kept_where_asked_for(corpus, configure, tones):
+    decoding = DecodingConfig(max_new_tokens=20, token_logprobs=True)
+    config = configure(corpus(*tones(1)), decoding=decoding)
+    block, keys, layout = plan_one(config)
+    process_block(block, config, keys)
+    ((row,), _) = read_ledger(layout.ledger(keys.label_key, block.id))
+    assert len(row.token_logprobs) == len(row.tokens) > 0
+    assert all(-5 < logprob <= 0 for logprob in row.token_logprobs)
+    ((sample, _),) = read_shard(layout.shard(block.id))
+    assert sample.token_logprobs == row.token_logprobs
+
+
+def test_a_clip_of_one_utterance_is_scored_once(corpus, configure, tones, monkeypatch):
+    scored = []
+    monkeypatch.setattr(rows, "score", lambda *pair: scored.append(pair) or score(*pair))
+    config = configure(corpus(*tones(2, text="the new car")))
+    block, keys, layout = plan_one(config)
+    label_block(block, config, keys)
+    assert len(scored) == 2
+    for row in read_ledger(layout.ledger(keys.label_key, block.id))[0]:
+        (utterance,) = row.utterances
+        assert (utterance.wer, utterance.cer) == (row.wer, row.cer)
+        assert utterance.substitutions == row.substitutions == 2
+
+
+def test_metric_is_the_one_that_counted_the_errors(corpus, configure, tones):
+    config = configure(corpus(*tones(1, text="今日は晴れです")))
+    block, keys, layout = plan_one(config)
+    label_block(block, config, keys)
+    ((row,), _) = read_ledger(layout.ledger(keys.label_key, block.id))
+    errors = (row.substitutions or 0) + (row.deletions or 0) + (row.insertions or 0)
+    assert row.metric == "cer"
+    assert row.cer == pytest.approx(errors / 7)
 
 
 def test_wrong_reference_is_scored_and_kept_in_the_ledger(corpus, configure, tones):
@@ -105,6 +141,22 @@ def test_bad_clip_fails_alone_and_its_batch_is_labelled(corpus, configure, tones
     (failed,) = read_failures(layout.failures(keys.label_key, block.id))
     assert (failed.id, failed.error, failed.message) == ("tone1", "RuntimeError", "too loud")
     assert failed.attempts == 2
+
+
+def test_features_that_fail_ahead_are_told_of_and_cost_no_clip(
+    corpus, configure, tones, monkeypatch, caplog
+):
+    class CannotPrepare(FailsOnLoud):
+        def prepare(self, clips: list[np.ndarray]) -> Prepared:
+            raise RuntimeError("no room for features")
+
+    config = configure(corpus(*tones(3)))
+    monkeypatch.setattr(blocks, "_teacher", lambda *args: CannotPrepare(load_teacher(*args)))
+    block, keys, _ = plan_one(config)
+    record = process_block(block, config, keys)
+    assert (record.kept, record.failed) == (3, {})
+    assert "features of a batch of 3 clips failed" in caplog.text
+    assert "no room for features" in caplog.text
 
 
 def test_any_sample_rate_and_stereo_work(corpus, configure, tmp_path):

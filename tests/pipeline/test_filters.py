@@ -52,7 +52,6 @@ GOOD = Sample(
 )
 
 STRICT = FilterConfig(
-    licences=("cc0-1.0",),
     min_avg_logprob=-2.0,
     require_reference=True,
     min_seconds=0.5,
@@ -84,7 +83,6 @@ CONTEXT = Context(contamination=SET, acceptance=EVIDENCE_OF_NOTHING)
 
 # Each makes a good clip bad in one way.
 DEFECTS: dict[str, dict] = {
-    "licence": {"licence": "cc-by-nc-4.0"},
     "no_speech": {"no_speech_prob": 0.9, "avg_logprob": -1.5},
     "truncated": {"truncated": True},
     "timestamp_disorder": {"segments": (Segment(start=1.0, end=0.5, text=""),)},
@@ -131,7 +129,7 @@ def test_the_reason_is_the_first_rule_that_rejects(reason):
     assert rejecting[0] == reason
 
 
-@pytest.mark.parametrize(("earlier", "later"), [("licence", "wer"), ("no_speech", "empty_label")])
+@pytest.mark.parametrize(("earlier", "later"), [("truncated", "wer"), ("no_speech", "empty_label")])
 def test_the_earlier_rule_wins(earlier, later):
     assert why(**(DEFECTS[later] | DEFECTS[earlier])) == earlier
 
@@ -146,7 +144,7 @@ def test_rules_of_the_clip_come_before_those_of_the_utterance():
 
 def test_by_default_only_rules_without_further_knowledge_are_on():
     on = {reason for reason in DEFECTS if why(FilterConfig(), **DEFECTS[reason])}
-    off = {"licence", "logprob", "no_reference", "too_short", "too_long"}
+    off = {"logprob", "no_reference", "too_short", "too_long"}
     assert set(DEFECTS) - on == off
 
 

@@ -89,6 +89,13 @@ def test_a_part_that_is_not_there_is_missing(tmp_path):
         read_ledger(tmp_path / "b.parquet")
 
 
+def test_a_part_from_before_tokens_had_probabilities_is_read(tmp_path, rows):
+    write_ledger(tmp_path / "b.parquet", rows, {})
+    old = pq.read_table(tmp_path / "b.parquet").drop_columns(["token_logprobs"])
+    pq.write_table(old, tmp_path / "b.parquet")
+    assert read_ledger(tmp_path / "b.parquet")[0] == rows
+
+
 def test_a_row_that_breaks_the_schema_leaves_no_file(tmp_path, rows):
     with pytest.raises(ValueError, match="null"):
         write_ledger(tmp_path / "b.parquet", [replace(rows[0], speaker=None)], {})

@@ -9,7 +9,6 @@ def label(*segments: tuple[float, float]) -> Label:
     return Label(
         text="x",
         tokens=(),
-        token_ends=(),
         segments=tuple(Segment(start=a, end=b, text="x") for a, b in segments),
         language="en",
         language_probability=1.0,

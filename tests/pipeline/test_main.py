@@ -1,5 +1,7 @@
 import json
 import os
+import signal
+import time
 from pathlib import Path
 
 import pytest
@@ -160,3 +162,24 @@ def test_printed_config_can_be_run(config_file, tmp_path, capsys):
     printed = tmp_path / "printed.yaml"
     printed.write_text(capsys.readouterr().out)
     assert exit_code("plan", "--config", printed) == 0
+
+
+def test_a_second_sigterm_does_not_cut_short_how_a_run_is_stopped(monkeypatch, tmp_path, capsys):
+    stopped = []
+
+    def terminated(*_, **__) -> None:
+        try:
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(60)
+        finally:  # here a run kills its workers
+            os.kill(os.getpid(), signal.SIGTERM)
+            stopped.append("workers")
+
+    monkeypatch.setattr("pipeline.__main__.write_report", terminated)
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        assert exit_code("report", tmp_path) == 143
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert stopped == ["workers"]
+    assert "error: terminated" in capsys.readouterr().err

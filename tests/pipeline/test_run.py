@@ -122,7 +122,8 @@ def test_changed_teacher_labels_again_and_the_old_labels_stay(corpus, configure,
     run(config)
     before = files_of(config, "ledger")
     folder = write_teacher(tmp_path / "other", "a box of ropes")
-    other = dataclasses.replace(config, teacher=TeacherConfig(model=str(folder), device="cpu"))
+    teacher = TeacherConfig(model=str(folder), device="cpu", canary=False)
+    other = dataclasses.replace(config, teacher=teacher)
     outcome = run(other)
     assert outcome.labelled == outcome.blocks == 2
     assert outcome.totals.rejected == {"wer": 3}
@@ -271,7 +272,7 @@ def test_speech_that_overlaps_an_evaluation_set_is_rejected(corpus, configure, t
     write_teacher(tmp_path / "says", said)
     config = configure(
         corpus(*tones(2, text=said)),
-        teacher=TeacherConfig(model=str(tmp_path / "says"), device="cpu"),
+        teacher=TeacherConfig(model=str(tmp_path / "says"), device="cpu", canary=False),
         decoding=DecodingConfig(max_new_tokens=40),
         filter=FilterConfig(
             evaluation_sets=(str(tmp_path / "eval.txt"),),

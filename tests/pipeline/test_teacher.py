@@ -159,19 +159,6 @@ def test_name_that_is_neither_folder_nor_hub_id_is_refused():
         resolve_revision(TeacherConfig(model="no/such/folder"))
 
 
-def test_token_ends_lead_from_tokens_to_the_characters_of_the_text(
-    teacher: Teacher, teacher_folder: Path
-):
-    (label,) = teacher.label([noise(2)], "en")
-    tokenizer = transformers.WhisperTokenizer.from_pretrained(teacher_folder)
-    assert len(label.token_ends) == len(label.tokens)
-    assert label.token_ends[0] == 0  # <|0.00|>
-    assert label.token_ends[-2:] == (len(label.text),) * 2  # the last word and <|1.00|>
-    for i, end in enumerate(label.token_ends, start=1):
-        said = tokenizer.decode(label.tokens[:i], skip_special_tokens=True)
-        assert label.text[:end] == said.strip()
-
-
 def test_log_probabilities_of_tokens_are_those_of_their_average(load: Load):
     (label,) = load(token_logprobs=True).label([noise(2)], "en")
     (plain,) = load().label([noise(2)], "en")
@@ -216,7 +203,7 @@ def test_what_is_drawn_depends_on_seed_and_clip_and_not_on_the_batch(load: Load)
 def test_a_silent_clip_has_an_empty_label_and_keeps_its_evidence(load: Load):
     silent = load(no_speech_threshold=1e-9, logprob_threshold=0.0)
     (label,) = silent.label([noise(2)], "en")
-    assert (label.text, label.tokens, label.token_ends, label.segments) == ("", (), (), ())
+    assert (label.text, label.tokens, label.segments) == ("", (), ())
     assert label.no_speech_prob >= 0
     assert label.avg_logprob < 0
     assert label.temperature == 0.0  # silence is not tried again

@@ -8,10 +8,9 @@ import numpy as np
 import pytest
 import tokenizers
 
-from pipeline.config import DecodingConfig, TeacherConfig
+from pipeline.config import DecodingConfig
 from pipeline.schema import EMBEDDED_FOLDER
 from pipeline.teacher.batches import BatchTeacher, ahead
-from pipeline.teacher.canary import CanaryError, CanaryLabel, canary, check_canary, drift, judge
 from pipeline.teacher.engine import Generated, Search
 from pipeline.teacher.sampling import Sampler
 from pipeline.teacher.vocabulary import read_vocabulary
@@ -166,43 +165,3 @@ def test_what_work_ahead_raises_comes_out_at_its_turn():
     assert next(stream) == (0, 0)
     with pytest.raises(KeyError):
         next(stream)
-
-
-def said(name: str, reference: str, text: str) -> CanaryLabel:
-    return CanaryLabel(name=name, reference=reference, text=text, avg_logprob=-0.1)
-
-
-def test_canary_judges_speech_by_errors_and_the_rest_by_words():
-    good = judge(
-        [said("a", "two old boats", "Two old boats."), said("silence", "", "")],
-        max_wer=0.1,
-        max_words=0,
-    )
-    assert (good.wer, good.most_words, good.problems) == (0.0, 0, ())
-    check_canary(good)
-    bad = judge(
-        [said("a", "two old boats", "two cold goats"), said("noise", "", "thank you")],
-        max_wer=0.5,
-        max_words=1,
-    )
-    assert len(bad.problems) == 2
-    with pytest.raises(CanaryError, match=r"WER of 0\.67.*noise gave 2 words"):
-        check_canary(bad)
-
-
-def test_canary_uses_speech_for_the_embedded_teacher_only():
-    other = canary(teacher(Arithmetic()), TeacherConfig(model="other"))
-    assert [label.name for label in other.labels] == ["silence", "noise", "tune"]
-    assert other.wer is None
-    assert other.most_words == 3
-    embedded = canary(teacher(Arithmetic()), TeacherConfig())
-    assert len(embedded.labels) == 6
-    assert embedded.problems  # it says the same of everything
-
-
-def test_canaries_of_two_workers_are_compared_by_text():
-    first = judge([said("a", "x y", "x y"), said("noise", "", "")], max_wer=1, max_words=9)
-    same = judge([said("a", "x y", "X, y!"), said("noise", "", "")], max_wer=1, max_words=9)
-    other = judge([said("a", "x y", "z"), said("noise", "", "hm")], max_wer=1, max_words=9)
-    assert drift(first, same, max_wer=0.0) == ()
-    assert len(drift(first, other, max_wer=0.5)) == 2

@@ -17,10 +17,9 @@ from pipeline.parity import compare
 from pipeline.teacher import Teacher, load_teacher, resolve_revision
 from pipeline.teacher.conversion import CACHE_VARIABLE, conversion_folder, converted
 from tests.pipeline.conftest import SENTENCE, write_teacher
+from tests.shared_data import ABSENT, SPEECH, TEACHER
 
-SHARED = Path(os.environ.get("WHISPER_DISTILLERY_TEST_DATA", "/work/shared/data"))
-SPEECH = SHARED / "speech" / "en_kathleen" / "manifest.jsonl"
-MODEL = SHARED / "models" / "whisper-tiny.en-relearned"
+MANIFEST = SPEECH / "en_kathleen" / "manifest.jsonl"
 
 LABEL_WITHOUT_TORCH = """
 import sys
@@ -94,17 +93,17 @@ def test_damaged_conversion_says_what_to_delete(
 @pytest.fixture(scope="module")
 def speech() -> list[np.ndarray]:
     """Four short utterances of a human reader, of different lengths."""
-    if not SPEECH.is_file() or not MODEL.is_dir():
-        pytest.skip(f"needs real speech and a teacher in {SHARED}")
-    with SPEECH.open() as lines:
-        paths = [SPEECH.parent / json.loads(line)["audio_filepath"] for line in lines]
+    if not MANIFEST.is_file() or not TEACHER.is_dir():
+        pytest.skip(ABSENT)
+    with MANIFEST.open() as lines:
+        paths = [MANIFEST.parent / json.loads(line)["audio_filepath"] for line in lines]
     return [load_audio(path) for path in paths[:16:4]]
 
 
 @pytest.fixture(scope="module")
 def load() -> Callable[..., Teacher]:
     def make(engine: Any, **decoding: Any) -> Teacher:
-        config = TeacherConfig(model=str(MODEL), engine=engine, device="cpu", dtype="float32")
+        config = TeacherConfig(model=str(TEACHER), engine=engine, device="cpu", dtype="float32")
         options = DecodingConfig(**{"timestamps": False, "max_new_tokens": 60, **decoding})
         return load_teacher(config, options, resolve_revision(config))
 

@@ -21,6 +21,7 @@ from tests.pipeline.corpora.test_parquet import write as write_parquet
 from tests.pipeline.corpora.test_stm import tedlium
 from tests.pipeline.corpora.test_table import common_voice
 from tests.pipeline.corpora.test_webdataset import sample, write_tar
+from tests.shared_data import ABSENT, SPEECH
 
 CONFIGS = Path(__file__).parents[3] / "configs/pipeline"
 Made = dict[str, str]
@@ -119,31 +120,28 @@ def test_every_kind_of_corpus_has_a_configuration():
     assert used == set(kinds)
 
 
-DATA = Path("/work/shared/data/speech")
-
-
-@pytest.mark.skipif(not DATA.is_dir(), reason="needs the folder of real speech")
+@pytest.mark.skipif(not SPEECH.is_dir(), reason=ABSENT)
 @pytest.mark.parametrize(
     "name", ["de_kerstin", "en_kathleen", "en_speechocean_train", "nl_nathalie"]
 )
 @pytest.mark.parametrize("kind", ["manifest", "folder", "webdataset"])
 def test_real_speech_is_accounted_for(tmp_path: Path, name: str, kind: str):
-    lines = [json.loads(x) for x in (DATA / name / "manifest.jsonl").read_text().splitlines()]
+    lines = [json.loads(x) for x in (SPEECH / name / "manifest.jsonl").read_text().splitlines()]
     recorded = {line["audio_filepath"] for line in lines}
     fields: dict = {"name": "real", "licence": "cc0-1.0", "kind": kind, "language": name[:2]}
     expected = len(lines)
     match kind:
         case "manifest":
-            fields["path"] = str(DATA / name / "manifest.jsonl")
+            fields["path"] = str(SPEECH / name / "manifest.jsonl")
         case "folder":
-            fields |= {"path": str(DATA / name), "references": False}
+            fields |= {"path": str(SPEECH / name), "references": False}
             expected = len(recorded)
         case "webdataset":
             lines = lines[:40]
             expected = len(lines)
             members = []
             for number, line in enumerate(lines):
-                audio = DATA / name / line["audio_filepath"]
+                audio = SPEECH / name / line["audio_filepath"]
                 members.append((f"{number:04d}{audio.suffix}", audio.read_bytes()))
                 members.append((f"{number:04d}.json", json.dumps(line).encode()))
             fields["path"] = str(write_tar(tmp_path / "a.tar", members))

@@ -1,0 +1,69 @@
+import json
+import logging
+
+import pytest
+
+from pipeline import logs
+from pipeline.__main__ import main
+from pipeline.config import to_yaml
+
+
+@pytest.fixture(autouse=True)
+def _chosen_for_this_test(monkeypatch):
+    monkeypatch.setenv(logs.LOG_FORMAT_VARIABLE, "text")
+    handlers, level = logging.root.handlers[:], logging.root.level
+    yield
+    logging.root.handlers[:], logging.root.level = handlers, level
+
+
+def record(name: str = "pipeline.blocks", **extra) -> logging.LogRecord:
+    made = logging.makeLogRecord({"name": name, "levelname": "INFO", "msg": "line\n%s", **extra})
+    made.args = ("naïve",)
+    return made
+
+
+def test_a_json_line_is_one_line_with_what_the_record_carries(monkeypatch):
+    logs.choose_format("json")
+    handler = logs.formatted(logging.StreamHandler(), "%(message)s")
+    line = handler.format(record(block="a-00001", stage="read", seconds=0.5))
+    assert "\n" not in line
+    said = json.loads(line)
+    assert said.pop("time").endswith("+00:00")
+    assert said == {
+        "level": "info",
+        "logger": "pipeline.blocks",
+        "message": "line\nnaïve",
+        "block": "a-00001",
+        "stage": "read",
+        "seconds": 0.5,
+    }
+    assert "block" not in json.loads(handler.format(record()))
+
+
+def test_people_are_not_told_of_every_stage():
+    handler = logs.formatted(logging.StreamHandler(), "%(levelname)s %(message)s")
+    assert handler.format(record()) == "INFO line\nnaïve"
+    assert handler.filter(record())
+    assert not handler.filter(record(name=logs.logger.name))
+
+
+def test_run_says_every_stage_of_every_block_and_its_error_in_json(
+    corpus, configure, tones, tmp_path, capfd
+):
+    config = configure(corpus(*tones(2)))
+    path = tmp_path / "config.yaml"
+    path.write_text(to_yaml(config), encoding="utf-8")
+    assert main(["run", "--config", str(path), "--log_format", "json"]) == 0
+    said = [json.loads(line) for line in capfd.readouterr().err.splitlines()]
+    stages = [(line["block"], line["stage"]) for line in said if "stage" in line]
+    assert sorted(stages) == sorted(
+        (f"mine-train-{block:05d}", stage)
+        for block in range(2)
+        for stage in ("read", "teacher", "score", "write")
+    )
+    assert all(line["seconds"] >= 0 for line in said if "stage" in line)
+    (tmp_path / "train.jsonl").unlink()
+    assert main(["run", "--config", str(path), "--log_format", "json"]) == 2
+    failed = json.loads(capfd.readouterr().err.splitlines()[-1])
+    assert failed["level"] == "error"
+    assert "train.jsonl" in failed["message"]
