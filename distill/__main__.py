@@ -11,6 +11,7 @@ from jsonargparse import ArgumentParser, set_parsing_settings
 from distill.arguments import expand
 from distill.config import InitConfig, TrainConfig
 from distill.evaluate_config import EvaluateConfig
+from distill.publish_config import PublishConfig
 from distill.quantization.config import InspectConfig, QuantizeConfig
 from distill.stopping import InterruptedTrainingError
 from distill.study_config import StudyConfig
@@ -31,6 +32,7 @@ COMMANDS: dict[str, tuple[type, str]] = {
     "transcribe": (TranscribeConfig, "write down what is said in recordings"),
     "evaluate": (EvaluateConfig, "compare models on the same clips, the teacher first"),
     "quantize": (QuantizeConfig, "write a trained model in 8 or 4 bits"),
+    "publish": (PublishConfig, "send a student and its card to the Hugging Face Hub"),
     "inspect": (InspectConfig, "how many bytes each part of a model takes"),
 }
 
@@ -115,6 +117,10 @@ def _call(config: Any) -> None:
             from distill.quantize import quantize
 
             quantize(config)
+        case PublishConfig():
+            from distill.publish import publish
+
+            publish(config)
         case InspectConfig():
             from distill.quantize import print_sizes
 

@@ -21,10 +21,10 @@ from transformers import WhisperProcessor
 from distill.augment import at_speed, change_sound, draw_speed, mask_features, noise_files
 from distill.data_config import DataConfig, Stage
 from distill.losses import IGNORED
-from distill.shards import ShardPass, passes_filter, read_shard, shard_passes
+from distill.shards import ShardPass, passes_filter, read_labels, read_shard, shard_passes
 from distill.targets import Target, label_text, make_target, spell, token_id, with_wrong_tokens
 from pipeline.audio import decode_flac
-from pipeline.schema import MAX_CLIP_SECONDS, SAMPLE_RATE, Sample
+from pipeline.schema import MAX_CLIP_SECONDS, SAMPLE_RATE, Sample, with_label
 
 logger = logging.getLogger(__name__)
 
@@ -146,7 +146,12 @@ class BatchStream(IterableDataset[Batch]):
 
     def _read(self, passes: list[ShardPass], epoch: int) -> Iterator[tuple[str, Sample, bytes]]:
         for reading in passes:
+            labels = read_labels(reading.labels) if reading.labels else None
             for sample, flac in read_shard(reading.path):
+                if labels is not None:
+                    if sample.id not in labels:
+                        continue
+                    sample = with_label(sample, labels[sample.id])
                 if not passes_filter(sample, self.config.filter):
                     continue
                 key = clip_key(self.seed, epoch, reading.copy, sample.id)

@@ -113,6 +113,9 @@ class DataConfig:
     augment: AugmentConfig = field(default_factory=AugmentConfig)
     verify_checksums: bool = False
     """Compare every shard with its hash in the index before the first step."""
+    labels: str = ""
+    """Learn from `labels@NAME` beside the shards, as `whisper-pipeline relabel` writes them,
+    instead of the samples' own labels; clips that are not in it are left out."""
     target: Literal["pseudo_label", "reference"] = "pseudo_label"
     """What to learn: the teacher's text, or the corpus' (training a teacher from references)."""
     batch_seconds: float = 480.0

@@ -10,7 +10,7 @@ from pathlib import Path
 from webdataset.tariterators import group_by_keys, tar_file_expander
 
 from distill.data_config import DataConfig, ReadFilterConfig
-from pipeline.schema import Sample, from_json, read_index
+from pipeline.schema import Sample, SidecarLabel, from_json, read_index, sidecar_path
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -18,6 +18,8 @@ class ShardPass:
     """One reading of a shard in an epoch."""
 
     path: Path
+    labels: Path | None = None
+    """Labels that take the place of the samples' own."""
     copy: int = 0
     """0 is the first reading in the epoch; a folder of weight 2 has two."""
     share: float = 1.0
@@ -34,7 +36,7 @@ def shard_passes(config: DataConfig) -> list[ShardPass]:
         whole, rest = int(weight), weight - int(weight)
         shares = [1.0] * whole + [rest] * (rest > 0)
         passes += [
-            ShardPass(path=path, copy=copy, share=share)
+            ShardPass(path=path, labels=labels_of(path, folder, config), copy=copy, share=share)
             for copy, share in enumerate(shares)
             for path in paths
         ]
@@ -75,6 +77,36 @@ def shard_paths(folders: list[str], split: str, verify: bool = False) -> list[Pa
             f"no samples of split {split!r} in {', '.join(folders)}; there are {sorted(splits)}"
         )
     return paths
+
+
+def labels_of(shard: Path, folder: str, config: DataConfig) -> Path | None:
+    """Return the file of other labels for a shard, or None where its own are wanted.
+
+    Raises:
+        FileNotFoundError: the dataset has no labels of that name.
+    """
+    if not config.labels:
+        return None
+    path = sidecar_path(folder, config.labels, str(shard.relative_to(Path(folder) / "shards")))
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"{path} does not exist: write it with `whisper-pipeline relabel {folder} --second "
+            f"OUTPUT --name {config.labels}`, or leave data.labels out"
+        )
+    return path
+
+
+def read_labels(path: Path) -> dict[str, SidecarLabel]:
+    """Read the labels of a shard by clip.
+
+    Raises:
+        ValueError: a line is damaged.
+    """
+    try:
+        found = [from_json(SidecarLabel, line) for line in path.read_bytes().splitlines()]
+    except ValueError as error:
+        raise ValueError(f"{path} is damaged ({error}); write it again") from error
+    return {label.id: label for label in found}
 
 
 def file_sha256(path: Path) -> str:

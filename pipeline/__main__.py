@@ -10,6 +10,7 @@ import logging
 import signal
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import get_type_hints
 
 from jsonargparse import SUPPRESS, ArgumentParser, Namespace
@@ -26,6 +27,7 @@ from pipeline.limits import FilterConfig
 from pipeline.logs import LogFormat, choose_format, formatted, is_json
 from pipeline.parts import Part
 from pipeline.progress import CONSOLE, clock
+from pipeline.publishing.config import PublishConfig
 from pipeline.report import write_report
 from pipeline.sweep import SWEEP
 
@@ -66,6 +68,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return (
             _report(options.output, options.thresholds)
             if command == "report"
+            else _publish(options)
+            if command == "publish"
+            else _relabel(options)
+            if command == "relabel"
             else _explain(options)
         )
     except (FileNotFoundError, ValueError) as error:
@@ -113,11 +119,24 @@ def _parser() -> tuple[ArgumentParser, dict[str, ArgumentParser]]:
         explain.add_argument(
             f"--{name}", type=hints[name] | None, default=None, help=f"suppose filter.{name} is so"
         )
+    publish = ArgumentParser(
+        description="Send a finished dataset to the Hugging Face Hub, with a card."
+    )
+    publish.add_argument("output", type=Path, help="folder of a finished run")
+    _add_publish_options(publish)
+    relabel = ArgumentParser(
+        description="Put the labels of a second run over a dataset's shards beside them."
+    )
+    relabel.add_argument("output", type=Path, help="folder of the finished dataset")
+    relabel.add_argument("--second", type=Path, required=True, help="folder of the second run")
+    relabel.add_argument("--name", type=str, required=True, help="of the labels, for data.labels")
     commands.add_subcommand("plan", plan, help="what would be done: blocks, hours, licences")
     commands.add_subcommand("run", run, help="label, filter, write shards, index and report")
     commands.add_subcommand("parity", parity, help="how far the teacher's engines agree")
     commands.add_subcommand("report", report, help="write the report again, without the teacher")
     commands.add_subcommand("explain", explain, help="why a clip was kept, rejected or failed")
+    commands.add_subcommand("relabel", relabel, help="add another teacher's labels to shards")
+    commands.add_subcommand("publish", publish, help="send the dataset and its card to the Hub")
     return parser, {"plan": plan, "run": run, "parity": parity}
 
 
@@ -165,6 +184,36 @@ def _add_run_options(parser: ArgumentParser) -> None:
         default=SUPPRESS,
         help="text for people, or json: one object a line, with the block, the stage and its "
         "seconds where a stage is done",
+    )
+
+
+def _add_publish_options(parser: ArgumentParser) -> None:
+    """Add where a dataset is published, and what may be."""
+    parser.add_argument("--repo_id", type=str, required=True, help="OWNER/NAME on the Hub")
+    parser.add_argument(
+        "--private",
+        type=bool,
+        default=True,
+        help="make a new repository private, and do not write to a public one",
+    )
+    parser.add_argument(
+        "--dry_run", action="store_true", help="list what would be sent, and send nothing"
+    )
+    parser.add_argument(
+        "--append", action="store_true", help="add splits to what the repository holds"
+    )
+    parser.add_argument("--commit_files", type=int, default=50, help="files in one commit")
+    parser.add_argument(
+        "--allow_licence",
+        type=str,
+        nargs="+",
+        default=[],
+        help="licences that you have read and that permit to give the audio to others",
+    )
+    parser.add_argument(
+        "--leave_out_forbidden",
+        action="store_true",
+        help="publish the rest where licences forbid some of it",
     )
 
 
@@ -291,6 +340,30 @@ def _report(folder: str, thresholds: Sequence[float]) -> int:
     output = path_of(folder)
     write_report(output, limits=thresholds)
     print(f"Wrote {output / 'report.json'} and {output / 'report.html'}.")
+    return 0
+
+
+def _relabel(options: Namespace) -> int:
+    """Write the labels of a second teacher beside the shards."""
+    from pipeline.relabelling import write_sidecar
+
+    done = write_sidecar(options.output, options.second, options.name)
+    print(
+        f"{done.labelled} clips have a label in {options.output / f'labels@{options.name}'}, "
+        f"{done.missing} have none. Train on them with --data.labels {options.name}."
+    )
+    return 0
+
+
+def _publish(options: Namespace) -> int:
+    """Send a dataset to the Hub, or list what would be sent."""
+    # datasets takes seconds to import; no other command needs it.
+    from pipeline.publishing.dataset import compare, publish
+    from pipeline.upload import describe
+
+    names = [field.name for field in dataclasses.fields(PublishConfig)]
+    config = PublishConfig(**{name: options[name] for name in names})
+    print(describe((compare if options.dry_run else publish)(options.output, config)))
     return 0
 
 

@@ -119,6 +119,34 @@ class Sample:
 
 
 @dataclass(frozen=True, kw_only=True)
+class SidecarLabel:
+    """A line of `labels@NAME/<shard>.jsonl`: what another teacher hears in a clip of that shard.
+
+    Every field but `id` takes the place of the sample's own, so a dataset can be learned from with
+    other labels and its audio stays where it is.
+    """
+
+    id: str
+    """Of the clip."""
+    pseudo_label: str
+    tokens: tuple[int, ...]
+    segments: tuple[Segment, ...]
+    wer: float | None
+    cer: float | None
+    metric: str
+    substitutions: int | None
+    deletions: int | None
+    insertions: int | None
+    avg_logprob: float
+    no_speech_prob: float
+    compression_ratio: float
+    temperature: float
+    truncated: bool
+    teacher: str
+    teacher_revision: str
+
+
+@dataclass(frozen=True, kw_only=True)
 class ShardEntry:
     """What the index says of one shard."""
 
@@ -289,6 +317,23 @@ def read_index(folder: str | AnyPath) -> Index:
             "Use the release that wrote it, or run the pipeline again."
         )
     return from_dict(Index, fields)
+
+
+def sidecar_path(folder: str | Path, name: str, shard: str) -> Path:
+    """Return where the labels called `name` of a shard lie, by the shard's name in the index.
+
+    Raises:
+        ValueError: the name is not of letters, digits, "-" and "_".
+    """
+    if not name or _NOT_IN_KEYS.search(name):
+        raise ValueError(f"labels {name!r}: a name has letters, digits, '-' and '_' only")
+    return Path(folder) / f"labels@{name}" / f"{shard.removesuffix('.tar')}.jsonl"
+
+
+def with_label(sample: Sample, label: SidecarLabel) -> Sample:
+    """Return a sample with another teacher's label; what came before it was heard by the first."""
+    fields = {f.name: getattr(label, f.name) for f in dataclasses.fields(label) if f.name != "id"}
+    return dataclasses.replace(sample, previous_pseudo_label=None, token_logprobs=(), **fields)
 
 
 def model_path(name: str) -> str:

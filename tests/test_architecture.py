@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-GROUND = ("pipeline.schema", "pipeline.scoring", "pipeline.audio")
+GROUND = ("pipeline.schema", "pipeline.scoring", "pipeline.audio", "pipeline.upload")
 
 
 def run_python(code: str) -> subprocess.CompletedProcess[str]:

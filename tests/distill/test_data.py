@@ -3,6 +3,7 @@ import itertools
 import json
 import os
 import random
+import shutil
 import subprocess
 import sys
 from collections import Counter
@@ -20,7 +21,7 @@ from distill.data_config import AugmentConfig, DataConfig, ReadFilterConfig, Sta
 from distill.losses import IGNORED
 from distill.shards import passes_filter, read_shard, shard_paths
 from distill.targets import Target
-from pipeline.schema import Sample
+from pipeline.schema import Sample, SidecarLabel, read_index, sidecar_path, to_json
 from tests.distill.material import TEXTS, make_audio, make_clips, make_sample, write_dataset
 
 Configure = Callable[..., DataConfig]
@@ -490,3 +491,22 @@ def test_two_ranks_of_two_workers_see_every_clip_once(
         assert not first_epoch & part
         first_epoch += part
     assert sorted(first_epoch) == [f"train-{n:02d}" for n in range(len(TEXTS))]
+
+
+def test_other_labels_take_the_place_of_the_samples_own(
+    data_config: Configure, dataset: Path, processor: WhisperProcessor, tmp_path: Path
+):
+    copy = Path(shutil.copytree(dataset, tmp_path / "copy"))
+    for entry in read_index(copy).shards:
+        lines = []
+        for sample, _ in read_shard(copy / "shards" / entry.name):
+            fields = {name: getattr(sample, name) for name in SidecarLabel.__annotations__}
+            fields |= {"pseudo_label": "seven birds", "segments": (), "tokens": ()}
+            lines.append(to_json(SidecarLabel(**fields)) + "\n")
+        path = sidecar_path(copy, "other", entry.name)
+        path.parent.mkdir(exist_ok=True)
+        path.write_text("".join(lines[1:]), encoding="utf-8")
+    stream = BatchStream(data_config(shards=[str(copy)], labels="other"), processor, seed=0)
+    found = {s.id: s.pseudo_label for _, s, _ in stream._epoch_samples(0, 0, 1)}
+    assert set(found.values()) == {"seven birds"}
+    assert len(found) == 8 - 2, "of each of the two shards one clip has no other label"

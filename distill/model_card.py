@@ -1,0 +1,292 @@
+"""The model card: what was measured, what it was trained on, and what it cannot do.
+
+A number is on the card only if a file says it: `results.json` of an evaluation, `run.json` of the
+training, the weights themselves. What nobody measured is called so.
+"""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from huggingface_hub import EvalResult, ModelCardData
+
+from distill.model_files import Variant
+from distill.publish_config import PublishConfig
+from distill.quantization.sizes import inspect
+from pipeline.schema import read_index
+
+_ANY_PATH = ("/", "~", ".")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evidence:
+    """What the files beside a student say of it."""
+
+    run: dict[str, Any] | None
+    """`run.json` of the training."""
+    results: dict[str, Any] | None
+    """`results.json` of an evaluation."""
+    measured: dict[str, Any] | None
+    """The student's own part of it."""
+
+    @property
+    def teacher(self) -> str | None:
+        """What it learned from, if that is on record."""
+        name = (self.run or {}).get("config", {}).get("teacher")
+        return public_name(name) if name else None
+
+
+def gather(config: PublishConfig) -> Evidence:
+    """Read what there is.
+
+    Raises:
+        FileNotFoundError: a file that is named does not exist.
+        ValueError: it is damaged, or knows nothing of the student.
+    """
+    student = Path(config.student)
+    run = Path(config.run or student.resolve().parent)
+    run = run / "run.json" if run.is_dir() else run
+    if config.run and not run.is_file():
+        raise FileNotFoundError(f"{run} does not exist; `run` is the folder of a training")
+    results = _results_path(config.results)
+    found = _read(results) if results else None
+    return Evidence(
+        run=_read(run) if run.is_file() else None,
+        results=found,
+        measured=_own_result(found, student, results) if found and results else None,
+    )
+
+
+def _results_path(name: str | None) -> Path | None:
+    if name is None:
+        return None
+    path = Path(name) / "results.json" if Path(name).is_dir() else Path(name)
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"{path} does not exist; `results` is the output of `whisper-distill evaluate`"
+        )
+    return path
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path} is damaged ({error})") from error
+    if not isinstance(found, dict):
+        raise ValueError(f"{path} is damaged: it holds no object")
+    return found
+
+
+def _own_result(results: dict[str, Any], student: Path, path: Path) -> dict[str, Any]:
+    """Return what an evaluation says of a student."""
+    judged = results.get("models", [])
+    for model in judged:
+        if Path(model["model"]).resolve() == student.resolve():
+            return model
+    names = ", ".join(model["model"] for model in judged) or "no model"
+    raise ValueError(f"{path} knows nothing of {student}: it judged {names}")
+
+
+def public_name(name: str) -> str:
+    """Return a model by its own name where it was given by a path of this machine."""
+    is_path = name.startswith(_ANY_PATH) or name.count("/") > 1 or Path(name).exists()
+    return Path(name).name if is_path else name
+
+
+def make_card(
+    config: PublishConfig, student: Variant, variants: dict[str, Variant], evidence: Evidence
+) -> str:
+    """Return the README of a model repository; `variants` are by their folder in it."""
+    title = config.repo_id.partition("/")[2]
+    teacher = evidence.teacher
+    origin = f"a student of {teacher}" if teacher else "a Whisper model"
+    sections = [
+        f"---\n{metadata(config, evidence).to_yaml()}\n---",
+        f"# {title}",
+        f"Speech recognition: {origin}, made with whisper-distillery.",
+        *_results(evidence),
+        *_sizes(config, student, variants),
+        *_training(evidence),
+        *_limits(evidence),
+        *_usage(config, student, variants),
+    ]
+    return "\n\n".join(sections) + "\n"
+
+
+def metadata(config: PublishConfig, evidence: Evidence) -> ModelCardData:
+    """Return the card's front matter; with a model-index where something was measured."""
+    title, teacher = config.repo_id.partition("/")[2], evidence.teacher
+    measured = evidence.measured
+    return ModelCardData(
+        model_name=title if measured else None,
+        language=sorted(measured["by_language"]) if measured else None,
+        license=config.licence,
+        library_name="transformers",
+        pipeline_tag="automatic-speech-recognition",
+        base_model=teacher if teacher and teacher.count("/") == 1 else None,
+        datasets=config.datasets or None,
+        metrics=["wer"] if measured else None,
+        tags=["whisper", "distillation", "whisper-distillery"],
+        eval_results=_evaluations(config, evidence),
+    )
+
+
+def _evaluations(config: PublishConfig, evidence: Evidence) -> list[EvalResult] | None:
+    if evidence.results is None or evidence.measured is None:
+        return None
+    rates, split = evidence.measured["rates"], evidence.results["split"]
+    return [
+        EvalResult(
+            task_type="automatic-speech-recognition",
+            task_name="Speech Recognition",
+            dataset_type=config.evaluated_on or "custom",
+            dataset_name=config.evaluated_on or f"{evidence.results['num_clips']} clips",
+            dataset_split=split,
+            metric_type=rates["metric"],
+            metric_name=rates["metric"].upper(),
+            metric_value=round(100 * rates["wer"], 2),
+        )
+    ]
+
+
+def _table(header: list[str], rows: list[list[str]]) -> str:
+    lines = [header, ["---"] * len(header), *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def _results(evidence: Evidence) -> list[str]:
+    results = evidence.results
+    if results is None:
+        return ["## Results", "Nothing was measured: no evaluation was published with this model."]
+    rows = [
+        [
+            public_name(model["model"]),
+            f"{model['rates']['wer']:.2%}",
+            f"{model['rates']['wer_low']:.2%} to {model['rates']['wer_high']:.2%}",
+            f"{model['rates']['cer']:.2%}",
+            f"{model['relative_speed']:.2f} x",
+        ]
+        for model in results["models"]
+    ]
+    metric = results["models"][0]["rates"]["metric"].upper()
+    note = (
+        f"{results['num_clips']} clips of split {results['split']}, "
+        f"{results['audio_seconds'] / 60:.1f} minutes, greedy, batches of {results['batch_size']} "
+        f"on {results['device']}. Intervals are 95 %, by bootstrap over clips; speed is relative "
+        "to the first model."
+    )
+    found = [
+        "## Results",
+        _table(["model", metric, "interval", "CER", "speed"], rows),
+        note,
+    ]
+    compared = (evidence.measured or {}).get("comparison")
+    if compared:
+        found.append(
+            f"The difference to the first model is {100 * compared['wer_difference']:+.2f} points "
+            f"({100 * compared['low']:+.2f} to {100 * compared['high']:+.2f}, p = "
+            f"{compared['p_value']:.3f}, paired resamples)."
+        )
+    return found
+
+
+def _sizes(config: PublishConfig, student: Variant, variants: dict[str, Variant]) -> list[str]:
+    report = inspect(student.folder)
+    rows = [["(root)", student.format, f"{student.weight_bytes / 1e6:.2f} MB"]]
+    rows += [
+        [f"`{name}`", variant.format, f"{variant.weight_bytes / 1e6:.2f} MB"]
+        for name, variant in variants.items()
+    ]
+    return [
+        "## Sizes",
+        f"{report.parameters / 1e6:.2f} million weights.",
+        _table(["folder", "format", "weights"], rows),
+    ]
+
+
+def _training(evidence: Evidence) -> list[str]:
+    run = evidence.run
+    if run is None:
+        return ["## Training", "There is no record of the training beside the model."]
+    config = run["config"]
+    loss, data = config["loss"], config["data"]
+    rows = [
+        ["started from", public_name(config["student"])],
+        ["teacher", evidence.teacher or "none"],
+        ["steps, labels learnt from", f"{run['steps']}, {run['tokens']} tokens ({run['ended']})"],
+        ["trained weights", f"{run['trained_parameters']} of {run['student_parameters']}"],
+        ["learning rate", f"{config['learning_rate']:g}, {config['schedule']}"],
+        ["loss", f"preset {loss['preset']}, temperature {loss['temperature']:g}"],
+        ["hardware", _hardware(run["hardware"])],
+        ["versions", ", ".join(f"{name} {v}" for name, v in run["versions"].items())],
+    ]
+    parts = [
+        [
+            ", ".join(part["corpora"]),
+            str(part["clips"]),
+            f"{part['hours']:.2f}",
+            _threshold(part["folder"], data),
+            f"`{part['shard_key']}`",
+        ]
+        for part in run["data"]
+    ]
+    header = ["corpora", "clips", "hours", "λ", "shard_key"]
+    return [
+        "## Training",
+        _table(["", ""], rows),
+        _table(header, parts),
+        "λ is the highest error rate between a pseudo-label and its reference that was kept.",
+    ]
+
+
+def _threshold(folder: str, data: dict[str, Any]) -> str:
+    """Return the error rate up to which labels were kept, of the shards or at reading."""
+    limits = [(data.get("filter") or {}).get("max_wer")]
+    if (Path(folder) / "index.json").is_file():
+        limits.append(read_index(folder).filter.get("max_wer"))
+    known = [limit for limit in limits if limit is not None]
+    return f"{min(known):g}" if known else "not on record"
+
+
+def _hardware(hardware: dict[str, Any]) -> str:
+    devices = ", ".join(hardware["gpus"]) or hardware["processor"]
+    return f"{devices}, {hardware['processes']} process(es)"
+
+
+def _limits(evidence: Evidence) -> list[str]:
+    lines = [
+        "- It learned from a model's labels: it repeats that model's mistakes, spelling and "
+        "habits, and adds its own.",
+        "- It may write fluent text for noise, music or silence, and repeat itself.",
+        "- Speech that the training data lacks (accents, noise, subjects, languages) was not "
+        "learned, whatever the architecture could do; it was trained to transcribe, not to "
+        "translate.",
+    ]
+    if evidence.measured is None:
+        lines.append("- Its error rate is not known. Measure it before it is used.")
+    return ["## Limits", "\n".join(lines)]
+
+
+def _usage(config: PublishConfig, student: Variant, variants: dict[str, Variant]) -> list[str]:
+    own = (
+        f"hf download {config.repo_id} --local-dir model\n"
+        "whisper-distill transcribe --model model talk.wav"
+    )
+    found = ["## Use", f"```\n{own}\n```"]
+    if student.format == "transformers":
+        code = (
+            "from transformers import WhisperForConditionalGeneration, WhisperProcessor\n\n"
+            f'processor = WhisperProcessor.from_pretrained("{config.repo_id}")\n'
+            f'model = WhisperForConditionalGeneration.from_pretrained("{config.repo_id}")\n'
+            'inputs = processor(audio, sampling_rate=16_000, return_tensors="pt")\n'
+            "tokens = model.generate(inputs.input_features)\n"
+            "print(processor.batch_decode(tokens, skip_special_tokens=True))"
+        )
+        found += ["With transformers, for mono audio of 16 kHz:", f"```python\n{code}\n```"]
+    else:
+        found.append("Its weights are packed integers, which transformers does not read.")
+    if variants:
+        found.append("The folders above hold the same model for other runtimes.")
+    return found

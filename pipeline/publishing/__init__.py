@@ -1,0 +1,1 @@
+"""A finished dataset as a repository of the Hugging Face Hub."""

@@ -1,0 +1,137 @@
+"""The dataset card: metadata that the Hub reads, and the numbers that a reader needs.
+
+Everything in it is computed from the index, the report and the published shards; nothing is typed
+by hand, so it is as true after the tenth threshold as after the first.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import jinja2
+from datasets import DatasetInfo
+from datasets.info import DatasetInfosDict
+from huggingface_hub import DatasetCardData
+
+from pipeline.publishing.facts import Facts
+from pipeline.publishing.features import features
+from pipeline.publishing.layout import configurations, public_name, split_name
+from pipeline.publishing.licences import hub_name
+from pipeline.schema import Index
+
+_SIZES = (
+    (10**3, "n<1K"),
+    (10**4, "1K<n<10K"),
+    (10**5, "10K<n<100K"),
+    (10**6, "100K<n<1M"),
+    (10**7, "1M<n<10M"),
+    (10**8, "10M<n<100M"),
+    (10**9, "100M<n<1B"),
+)
+_NO_MATTER = ("model", "revision", "batch_size", "device", "num_threads")
+"""What is said of the teacher elsewhere, or does not decide a label."""
+_HUB_LANGUAGES = {"jw": "jv"}
+"""Where Whisper's code is not the one of ISO 639-1."""
+
+
+def make_card(index: Index, facts: Facts, repo_id: str) -> str:
+    """Return the README of a repository that holds the shards of an index."""
+    return (
+        f"---\n{metadata(index, facts, repo_id).to_yaml()}\n---\n\n{_body(index, facts, repo_id)}"
+    )
+
+
+def metadata(index: Index, facts: Facts, repo_id: str) -> DatasetCardData:
+    """Return the card's front matter."""
+    named = sorted({hub_name(licence) for licence in facts.licences})
+    other = [licence for licence in facts.licences if hub_name(licence) == "other"]
+    configs = configurations(index.shards)
+    data = DatasetCardData(
+        pretty_name=_title(repo_id),
+        language=sorted({_HUB_LANGUAGES.get(code, code) for code in facts.languages}),
+        license=named[0] if len(named) == 1 else named,
+        license_name=", ".join(other) or None,
+        task_categories=["automatic-speech-recognition"],
+        size_categories=[size_category(facts.clips)],
+        annotations_creators=["machine-generated"],
+        tags=["audio", "speech", "pseudo-labels", "webdataset", "whisper", "whisper-distillery"],
+        configs=configs,
+    )
+    columns = features()
+    DatasetInfosDict(
+        {
+            config["config_name"]: DatasetInfo(features=columns, config_name=config["config_name"])
+            for config in configs
+        }
+    ).to_dataset_card_data(data)
+    return data
+
+
+def size_category(clips: int) -> str:
+    """Return the Hub's name for a number of rows."""
+    return next((name for limit, name in _SIZES if clips < limit), "n>1T")
+
+
+def _title(repo_id: str) -> str:
+    return repo_id.partition("/")[2]
+
+
+def _body(index: Index, facts: Facts, repo_id: str) -> str:
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("pipeline"),
+        undefined=jinja2.StrictUndefined,
+        autoescape=False,
+        keep_trailing_newline=True,
+    )
+    environment.filters["hours"] = lambda hours: f"{hours:.2f}" if hours >= 1 else f"{hours:.4f}"
+    teacher = public_name(str(index.teacher.get("model", "unknown")))
+    first = min(facts.splits, key=lambda split: (split.split != "train", split.corpus))
+    unreferenced = [s for s in facts.splits if s.split in index.filter.get("splits", ("train",))]
+    return environment.get_template("dataset_card.md").render(
+        title=_title(repo_id),
+        repo_id=repo_id,
+        index=index,
+        facts=facts,
+        hours=sum(split.seconds for split in facts.splits) / 3600,
+        languages=", ".join(facts.languages),
+        teacher=teacher,
+        teacher_link=(
+            f"[{teacher}](https://huggingface.co/{teacher})" if "/" in teacher else f"`{teacher}`"
+        ),
+        has_references=bool(facts.sweeps),
+        left_out=sum(split.shards_left_out for split in facts.splits),
+        settings=[*_settings(index.teacher, *_NO_MATTER), *_settings(index.decoding)],
+        limits=", ".join(f"{name} {value}" for name, value in _settings(index.filter, "splits")),
+        filtered=", ".join(index.filter.get("splits", ("train",))),
+        sweeps=[(c, points) for c in sorted(facts.sweeps) if (points := facts.sweep_of(c))],
+        unreferenced=unreferenced_text(unreferenced, facts),
+        counts=_counts,
+        first=first,
+        first_split=split_name(first.split),
+        first_config=configurations(index.shards)[1]["config_name"],
+    )
+
+
+def unreferenced_text(filtered: list[Any], facts: Facts) -> str:
+    """Name the corpora that were filtered without any transcript; "" if there is none."""
+    names = []
+    for corpus in sorted({split.corpus for split in filtered}):
+        points = facts.sweep_of(corpus)
+        if points and all(point.mean_wer is None for point in points):
+            names.append(corpus)
+    return ", ".join(names)
+
+
+def _settings(values: Mapping[str, Any], *without: str) -> list[tuple[str, str]]:
+    """List what is set to something."""
+    return [
+        (name, f"`{', '.join(map(str, v)) if isinstance(v, list | tuple) else v}`")
+        for name, v in values.items()
+        if name not in without and v not in (None, "", [], (), {})
+    ]
+
+
+def _counts(numbers: Mapping[str, int]) -> str:
+    """Write counts by name."""
+    if not numbers:
+        return "0"
+    return f"{sum(numbers.values())} ({', '.join(f'{n}: {c}' for n, c in numbers.items())})"

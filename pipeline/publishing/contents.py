@@ -1,0 +1,114 @@
+"""What the shards of a finished dataset hold, read from the shards themselves.
+
+Every byte is compared with the index before anything is published, and what is counted on the way
+(hours by language and licence) is true of exactly these bytes.
+"""
+
+import logging
+from collections import Counter, defaultdict
+from dataclasses import dataclass
+from pathlib import Path
+
+from pipeline.schema import Index, ShardEntry
+from pipeline.shards import file_sha256, read_shard
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Portion:
+    """What of one split is of one language and one licence."""
+
+    language: str
+    licence: str
+    clips: int
+    seconds: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class CheckedShard:
+    """A shard that is what the index says."""
+
+    entry: ShardEntry
+    path: Path
+    portions: tuple[Portion, ...]
+    local_path: str = ""
+    """One that a sample names, of its recording or its teacher."""
+
+    @property
+    def licences(self) -> set[str]:
+        """All that its clips have."""
+        return {portion.licence for portion in self.portions}
+
+
+def check_shards(output: Path, index: Index) -> tuple[CheckedShard, ...]:
+    """Read every shard that the index lists and that has a sample.
+
+    Raises:
+        FileNotFoundError: a shard is missing.
+        ValueError: a shard is not what the index says, or no shard has a sample.
+    """
+    checked = tuple(_check(output / "shards" / e.name, e) for e in index.shards if e.num_samples)
+    if not checked:
+        raise ValueError(
+            f"{output} has no clip to publish: the filter kept nothing; see its report.html"
+        )
+    named = next((shard.local_path for shard in checked if shard.local_path), "")
+    if named:
+        logger.warning(
+            "samples name paths of this machine, such as %s, and go up as they are", named
+        )
+    return checked
+
+
+def _check(path: Path, entry: ShardEntry) -> CheckedShard:
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"{path} is missing, the index lists it: run `whisper-pipeline run --verify` again"
+        )
+    size_bytes = path.stat().st_size
+    if size_bytes != entry.size_bytes or file_sha256(path) != entry.sha256:
+        raise ValueError(
+            f"{path} is not the file that the index lists: it was changed or damaged. Run "
+            "`whisper-pipeline run --verify`, which makes it again"
+        )
+    clips: Counter[tuple[str, str]] = Counter()
+    seconds: defaultdict[tuple[str, str], float] = defaultdict(float)
+    named = ""
+    for sample, _ in read_shard(path):
+        named = named or next(filter(_is_local, (sample.teacher, sample.recording)), "")
+        clips[sample.language, sample.licence] += 1
+        seconds[sample.language, sample.licence] += sample.duration_seconds
+    return CheckedShard(
+        entry=entry,
+        path=path,
+        portions=tuple(
+            Portion(language=key[0], licence=key[1], clips=clips[key], seconds=seconds[key])
+            for key in sorted(clips)
+        ),
+        local_path=named,
+    )
+
+
+def _is_local(name: str) -> bool:
+    return name.startswith(("/", "~"))
+
+
+def add_up(shards: tuple[CheckedShard, ...]) -> dict[tuple[str, str], tuple[Portion, ...]]:
+    """Add up the portions of each split: by corpus and split, then by language and licence."""
+    sums: defaultdict[tuple[str, str], dict[tuple[str, str], Portion]] = defaultdict(dict)
+    for shard in shards:
+        found = sums[shard.entry.corpus, shard.entry.split]
+        for portion in shard.portions:
+            key = portion.language, portion.licence
+            before = found.get(key)
+            found[key] = Portion(
+                language=portion.language,
+                licence=portion.licence,
+                clips=portion.clips + (before.clips if before else 0),
+                seconds=round(portion.seconds + (before.seconds if before else 0.0), 4),
+            )
+    return {
+        source: tuple(portions[key] for key in sorted(portions))
+        for source, portions in sorted(sums.items())
+    }

@@ -1,0 +1,109 @@
+"""`whisper-pipeline publish`: a finished dataset as a repository of the Hub.
+
+Everything is checked before anything is sent: the shards against the index, the licences, the
+names, the limits of the Hub, the token. What then goes up is the shards as they are, the index
+under which the trainer reads them, and a card that is computed from both.
+"""
+
+import dataclasses
+import json
+from pathlib import Path
+
+from pipeline import upload
+from pipeline.publishing.card import make_card
+from pipeline.publishing.config import PublishConfig
+from pipeline.publishing.contents import CheckedShard, check_shards
+from pipeline.publishing.facts import Facts, gather, join
+from pipeline.publishing.layout import (
+    CARD,
+    FACTS,
+    INDEX,
+    check_limits,
+    is_shard,
+    path_of,
+    published_entry,
+    published_index,
+)
+from pipeline.publishing.licences import permitted
+from pipeline.publishing.sidecars import is_sidecar, sidecar_files
+from pipeline.schema import Index, from_dict, from_json, read_index, to_json
+from pipeline.upload import Difference, Outcome, Outgoing, Publication, PublishError
+
+
+def plan_publication(output: Path, config: PublishConfig) -> Publication:
+    """Check a finished dataset and say what its repository shall hold.
+
+    Raises:
+        FileNotFoundError: it is not finished, or a shard or the report is missing.
+        ValueError: a shard was changed, the Hub would not take it, it does not fit to what the
+            repository holds, or a licence forbids it.
+        PublishError: the Hub was asked for what the repository holds and did not say.
+    """
+    upload.check_name(config.repo_id)
+    index = read_index(output)
+    free, held = permitted(
+        check_shards(output, index), config.allow_licence, config.leave_out_forbidden
+    )
+    entries = [published_entry(shard.entry) for shard in free]
+    index = published_index(index, entries)
+    facts = gather(output, free, held)
+    if config.append:
+        index, facts = join(_held(config.repo_id), (index, facts))
+    check_limits(index.shards)
+    staying = {path_of(entry) for entry in index.shards}
+    return Publication(
+        repo_id=config.repo_id,
+        kind="dataset",
+        files=(upload.marker("dataset"), *_shard_files(free), *sidecar_files(output, free)),
+        last=(
+            Outgoing(FACTS, _json(facts)),
+            Outgoing(CARD, make_card(index, facts, config.repo_id).encode()),
+            Outgoing(INDEX, f"{to_json(index)}\n".encode()),
+        ),
+        seal=INDEX,
+        owns=lambda path: (
+            (is_shard(path) and path not in staying) or (is_sidecar(path) and not config.append)
+        ),
+    )
+
+
+def compare(output: Path, config: PublishConfig) -> Difference:
+    """Return what publishing would send and delete; nothing is sent."""
+    return upload.compare(plan_publication(output, config))
+
+
+def publish(output: Path, config: PublishConfig) -> Outcome:
+    """Publish a finished dataset; what the Hub has already is not sent again.
+
+    Raises:
+        FileNotFoundError, ValueError, PublishError: as `plan_publication` and `upload.publish`.
+    """
+    upload.check_access(config.repo_id, "dataset", config.private)
+    return upload.publish(
+        plan_publication(output, config),
+        private=config.private,
+        commit_files=config.commit_files,
+    )
+
+
+def _shard_files(shards: tuple[CheckedShard, ...]) -> list[Outgoing]:
+    return [
+        Outgoing(path_of(published_entry(shard.entry)), shard.path, shard.entry.sha256)
+        for shard in shards
+    ]
+
+
+def _held(repo_id: str) -> tuple[Index, Facts]:
+    """Read index and facts of the repository that splits are added to."""
+    texts = [upload.download_text("dataset", repo_id, name) for name in (INDEX, FACTS)]
+    if texts[0] is None or texts[1] is None:
+        raise PublishError(
+            f"{repo_id} holds no finished dataset to append to: it lacks "
+            f"{INDEX if texts[0] is None else FACTS}. Publish without --append first"
+        )
+    return from_json(Index, texts[0]), from_dict(Facts, json.loads(texts[1]))
+
+
+def _json(facts: Facts) -> bytes:
+    text = json.dumps(dataclasses.asdict(facts), indent=1, ensure_ascii=False, sort_keys=True)
+    return f"{text}\n".encode()

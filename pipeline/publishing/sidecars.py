@@ -1,0 +1,58 @@
+"""Other teachers' labels that lie beside the shards; each goes up where its shard does."""
+
+import re
+from pathlib import Path
+
+from pipeline.publishing.contents import CheckedShard
+from pipeline.publishing.layout import public_name, published_entry
+from pipeline.schema import SidecarLabel, from_json, sidecar_path
+from pipeline.upload import Outgoing
+
+_SIDECAR = re.compile(r"labels@[\w-]+/[\w-]+/[\w-]+/(part-\d{3,}/)?[\w-]+\.jsonl")
+
+
+def is_sidecar(path: str) -> bool:
+    """Tell whether a path of a repository is that of published labels."""
+    return _SIDECAR.fullmatch(path) is not None
+
+
+def sidecar_teachers(output: Path, shards: tuple[CheckedShard, ...]) -> dict[str, str]:
+    """Return who said the labels of each name that lies beside the shards.
+
+    Raises:
+        ValueError: a file of labels is damaged.
+    """
+    found: dict[str, str] = {}
+    for name in _names(output):
+        for shard in shards:
+            path = sidecar_path(output, name, shard.entry.name)
+            first = path.read_bytes().partition(b"\n")[0] if path.is_file() else b""
+            if first:
+                label = from_json(SidecarLabel, first)
+                found[name] = f"{public_name(label.teacher)} ({label.teacher_revision})"
+                break
+    return found
+
+
+def sidecar_files(output: Path, shards: tuple[CheckedShard, ...]) -> list[Outgoing]:
+    """List the files of labels of the shards that are published.
+
+    Raises:
+        FileNotFoundError: labels of a shard are missing.
+    """
+    files = []
+    for name in _names(output):
+        for shard in shards:
+            path = sidecar_path(output, name, shard.entry.name)
+            if not path.is_file():
+                raise FileNotFoundError(
+                    f"{path} is missing: write the labels again with `whisper-pipeline relabel`, "
+                    f"or delete {path.parent}"
+                )
+            there = sidecar_path("", name, published_entry(shard.entry).name).as_posix()
+            files.append(Outgoing(there, path))
+    return files
+
+
+def _names(output: Path) -> list[str]:
+    return sorted(path.name.removeprefix("labels@") for path in output.glob("labels@*"))
