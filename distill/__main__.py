@@ -8,19 +8,31 @@ from typing import Any
 
 from jsonargparse import ArgumentParser, set_parsing_settings
 
-from distill.arguments import expand
+from distill.arguments import HelpFormatter, expand
 from distill.config import InitConfig, StudyConfig, TrainConfig
 from distill.evaluate_config import EvaluateConfig
+from distill.export.config import ExportConfig
 from distill.quantization.config import InspectConfig, QuantizeConfig
 from distill.stopping import InterruptedTrainingError
 from distill.transcribe_config import TranscribeConfig
-from pipeline import __version__
+from pipeline import __version__, how_to_install
 
-set_parsing_settings(docstring_parse_attribute_docstrings=True)
+set_parsing_settings(docstring_parse_attribute_docstrings=True, add_print_completion_argument=True)
 
 DESCRIPTION = """\
 Make a small Whisper out of a large one, train it on the shards that whisper-pipeline wrote, and
 compare the two.
+"""
+
+EXAMPLES = """\
+examples:
+  whisper-distill init --teacher embedded --decoder_layers 2 --output runs/quickstart/init
+  whisper-distill train --config configs/distill/quickstart.yaml
+  whisper-distill evaluate --config configs/evaluate/quickstart.yaml
+  whisper-distill transcribe --model runs/quickstart/student talk.flac
+  whisper-distill quantize --model runs/quickstart/student --output runs/quickstart/small
+  whisper-distill export runs/quickstart/student runs/quickstart/export --formats onnx
+  whisper-distill train --print_config > my.yaml
 """
 
 COMMANDS: dict[str, tuple[type, str]] = {
@@ -31,7 +43,11 @@ COMMANDS: dict[str, tuple[type, str]] = {
     "evaluate": (EvaluateConfig, "compare models on the same clips, the teacher first"),
     "quantize": (QuantizeConfig, "write a trained model in 8 or 4 bits"),
     "inspect": (InspectConfig, "how many bytes each part of a model takes"),
+    "export": (ExportConfig, "write a model for CTranslate2, ONNX, whisper.cpp, and compare"),
 }
+
+POSITIONAL = {"export": ("model", "output")}
+"""Fields that may be given without their names, in this order."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -39,7 +55,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser, commands = _parser()
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     if arguments and arguments[0] in COMMANDS.keys() - {"inspect"}:
-        arguments[1:] = expand(arguments[1:], COMMANDS[arguments[0]][0])
+        arguments[1:] = expand(
+            arguments[1:], COMMANDS[arguments[0]][0], POSITIONAL.get(arguments[0], ())
+        )
     values = parser.parse_args(arguments)
     command = values.subcommand
     if command is None:
@@ -53,6 +71,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", force=True)
     try:
         _call(config)
+    except ModuleNotFoundError as error:
+        return _fail(how_to_install(error, "distill"), 1)
     except (OSError, ValueError) as error:
         return _fail(error, 1)
     except InterruptedTrainingError as error:
@@ -64,7 +84,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _parser() -> tuple[ArgumentParser, dict[str, ArgumentParser]]:
     """Return the parser of the command, and those of its subcommands."""
-    parser = ArgumentParser(prog="whisper-distill", description=DESCRIPTION, version=__version__)
+    parser = ArgumentParser(
+        prog="whisper-distill",
+        description=DESCRIPTION,
+        epilog=EXAMPLES,
+        formatter_class=HelpFormatter,
+        version=__version__,
+    )
     subcommands = parser.add_subcommands(title="commands")
     parsers = {}
     for name, (kind, summary) in COMMANDS.items():
@@ -74,7 +100,8 @@ def _parser() -> tuple[ArgumentParser, dict[str, ArgumentParser]]:
             parsers[name].add_argument("--json", action="store_true", help="instead of a table")
             subcommands.add_subcommand(name, parsers[name], help=summary)
             continue
-        usage = f"whisper-distill {name} [--config FILE] [--KEY VALUE ...]"
+        places = "".join(f"{place.upper()} " for place in POSITIONAL.get(name, ()))
+        usage = f"whisper-distill {name} {places}[--config FILE] [--KEY VALUE ...]"
         parsers[name] = ArgumentParser(description=kind.__doc__, usage=usage)
         parsers[name].add_argument(
             "--config", action="config", help="YAML file with any of the keys below"
@@ -114,6 +141,10 @@ def _call(config: Any) -> None:
             from distill.quantize import quantize
 
             quantize(config)
+        case ExportConfig():
+            from distill.export.command import export
+
+            export(config)
         case InspectConfig():
             from distill.quantize import print_sizes
 

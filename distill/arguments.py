@@ -9,24 +9,38 @@ import json
 from collections.abc import Sequence
 from typing import Any, get_args, get_origin, get_type_hints
 
+from jsonargparse import DefaultHelpFormatter
 
-def expand(arguments: Sequence[str], kind: type) -> list[str]:
+
+class HelpFormatter(DefaultHelpFormatter):
+    """Leave the lines of examples as they are."""
+
+    def _fill_text(self, text: str, width: int, indent: str) -> str:
+        if text.startswith("examples:"):
+            return text
+        return super()._fill_text(text, width, indent)
+
+
+def expand(arguments: Sequence[str], kind: type, positional: Sequence[str] = ()) -> list[str]:
     """Write out the arguments of a command whose configuration is `kind`.
 
     Lists take all values up to the next option, switches may stand alone, and what belongs to no
-    option goes to the field `files` where there is one.
+    option goes to the `positional` fields in their order, then to the field `files` if there is
+    one.
     """
     fields = _fields(kind)
     lists = {name: item for name, of in fields.items() if (item := _item_of_list(of))}
     switches = {name for name, of in fields.items() if of is bool}
     expanded: list[str] = []
     gathered: dict[str, list[str]] = {}
-    rest = list(arguments)
+    rest, places = list(arguments), list(positional)
     while rest:
         argument = rest.pop(0)
         name, equals, value = argument.removeprefix("--").partition("=")
         if not _is_option(argument):
-            if "files" in fields:
+            if places:
+                expanded.append(f"--{places.pop(0)}={argument}")
+            elif "files" in fields:
                 gathered.setdefault("files", []).append(argument)
             else:
                 expanded.append(argument)
