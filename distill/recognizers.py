@@ -26,6 +26,8 @@ from distill.vocabulary import TokenizerVocabulary
 from pipeline.schema import SAMPLE_RATE, model_path
 
 QUANTISED_FILE = "quantized.safetensors"
+_NUM_ENGLISH_TOKENS = 50256
+"""Text tokens of the smaller of OpenAI's two vocabularies."""
 
 
 class Recognizer(Protocol):
@@ -286,9 +288,12 @@ class CTranslate2Recognizer:
         from tokenizers import Tokenizer
 
         tokenizer = Tokenizer.from_file(str(path))
-        self.vocabulary = TokenizerVocabulary(tokenizer, self.model.is_multilingual, None)
+        settings = json.loads((Path(name) / "config.json").read_text())
+        # CTranslate2 tells by the size of OpenAI's vocabularies, which says nothing of smaller ones
+        small = (tokenizer.token_to_id("<|endoftext|>") or 0) < _NUM_ENGLISH_TOKENS
+        multilingual = bool(settings.get("lang_ids")) if small else self.model.is_multilingual
+        self.vocabulary = TokenizerVocabulary(tokenizer, multilingual, None)
         self.features = WhisperFeatureExtractor(feature_size=self.model.n_mels)
-        self._settings = json.loads((Path(name) / "config.json").read_text())
         self.is_student = False
         self._max_new_tokens = max_new_tokens
 
