@@ -16,7 +16,12 @@ RUNTIME = "ctranslate2"
 
 
 def write_float16(source: Source, folder: Path) -> None:
-    """Write the weights in float16."""
+    """Write the weights in float16.
+
+    Raises:
+        ValueError: a weight is too large for float16.
+    """
+    source.check_float16()
     convert(source.model, source.processor, folder, "float16")
 
 

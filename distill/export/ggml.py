@@ -63,8 +63,9 @@ def write(source: Source, folder: Path) -> None:
     """Write `ggml-model.bin`.
 
     Raises:
-        ValueError: the model has a form that whisper.cpp does not know.
+        ValueError: the model has a form that whisper.cpp does not know, or a weight is too large.
     """
+    source.check_float16()
     config: Any = source.model.config
     for part in ("encoder", "decoder"):
         width = getattr(config, f"{part}_ffn_dim")
@@ -163,18 +164,12 @@ def _name(name: str) -> str:
 
 
 def _write_weight(file: BufferedWriter, name: str, values: np.ndarray) -> None:
-    """Write one tensor; the small ones and the positions stay in float32.
-
-    Raises:
-        ValueError: a weight is too large for float16.
-    """
+    """Write one tensor; the small ones and the positions stay in float32."""
     if name.endswith(("conv1.bias", "conv2.bias")):
         values = values[:, None]
         kind = _FLOAT32
     else:
         kind = _FLOAT32 if values.ndim < 2 or "positional" in name else _FLOAT16
-    if kind == _FLOAT16 and not np.abs(values).max() <= np.finfo(np.float16).max:
-        raise ValueError(f"{name} has weights that float16 cannot hold")
     encoded = name.encode()
     _write_ints(file, values.ndim, len(encoded), kind, *reversed(values.shape))
     file.write(encoded)

@@ -17,7 +17,12 @@ RUNTIME = "transformers"
 
 
 def write(source: Source, folder: Path) -> None:
-    """Write the model."""
+    """Write the model.
+
+    Raises:
+        ValueError: a weight is too large for float16.
+    """
+    source.check_float16()
     half = copy.deepcopy(source.model).half()
     keep_generation_settings(half)
     half.save_pretrained(folder)

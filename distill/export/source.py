@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from transformers import WhisperForConditionalGeneration, WhisperProcessor
 
 from distill.longform import Window
@@ -34,6 +35,20 @@ class Source:
             is_multilingual(self.model),
             getattr(settings, "lang_to_id", None),
         )
+
+    def check_float16(self) -> None:
+        """Refuse a model that float16 cannot hold; rounding would make infinities of its weights.
+
+        Raises:
+            ValueError: a weight is too large.
+        """
+        largest = torch.finfo(torch.float16).max
+        for name, weight in self.model.named_parameters():
+            if not weight.detach().abs().max() <= largest:
+                raise ValueError(
+                    f"{self.name} has weights in {name} that float16 cannot hold; "
+                    "export onnx, which is in float32"
+                )
 
 
 def load_source(name: str) -> Source:

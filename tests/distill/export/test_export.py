@@ -20,6 +20,7 @@ from distill.longform import Window
 from distill.quantization import load, save
 from distill.quantization.fake import quantise
 from distill.quantization.presets import rules_of
+from distill.recognizers import CTranslate2Recognizer
 from tests.distill.material import TEXTS
 
 NEEDED = {"ct2-float16": "ctranslate2", "ct2-int8": "ctranslate2", "onnx": "onnxruntime"}
@@ -59,6 +60,15 @@ def test_every_format_is_written_and_hears_what_its_source_hears(output: Path):
         assert each["agreement"]["clips"] == 6
         # one clip of six may hang on the rounding of a number format
         assert each["agreement"]["identical"] >= 5 / 6, each["agreement"]["different"]
+
+
+def test_a_converted_model_with_a_small_vocabulary_is_still_told_its_language(output: Path):
+    pytest.importorskip("ctranslate2")
+    vocabulary = CTranslate2Recognizer(str(output / "ct2-float16"), "cpu", 10).vocabulary
+    assert vocabulary.multilingual
+    assert vocabulary.task("en", timestamps=False) == load_source("embedded").vocabulary.task(
+        "en", timestamps=False
+    )
 
 
 def test_nothing_unfinished_is_left_beside_the_formats(output: Path):
@@ -190,3 +200,14 @@ def test_alignment_heads_that_the_decoder_lacks_are_left_out(
     assert run(tmp_path / "m", tmp_path / "o", *options) == 0
     config = json.loads((tmp_path / "o/ct2-float16/config.json").read_text())
     assert config["alignment_heads"] == kept
+
+
+@pytest.mark.parametrize("name", ["hf", "ct2-float16", "ggml"])
+def test_weights_beyond_float16_are_refused(teacher, processor, tmp_path: Path, capsys, name: str):
+    pytest.importorskip("ctranslate2")
+    teacher.model.decoder.layers[0].fc1.weight.data[0, 0] = 1e6
+    teacher.save_pretrained(tmp_path / "m")
+    processor.save_pretrained(tmp_path / "m")
+    assert run(tmp_path / "m", tmp_path / "o", "--formats", name, "--clips", "null") == 1
+    assert "decoder.layers.0.fc1.weight that float16 cannot hold" in capsys.readouterr().err
+    assert list((tmp_path / "o").iterdir()) == []

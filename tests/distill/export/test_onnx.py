@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from distill.export import onnx as export
+from distill.export import onnx, onnx_runtime
 from distill.export.source import Source
 
 pytest.importorskip("onnx")
@@ -17,7 +17,7 @@ pytest.importorskip("onnxruntime")
 @pytest.fixture(scope="module")
 def folder(source: Source, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("onnx") / "onnx"
-    export.write(source, folder)
+    onnx.write(source, folder)
     return folder
 
 
@@ -30,10 +30,10 @@ def test_encoder_and_decoder_give_the_models_logits_step_by_step(source: Source,
         expected = model(
             encoder_outputs=(encoded,), decoder_input_ids=tokens, use_cache=False
         ).logits
-    encoder = export.session(folder / export.ENCODER)
+    encoder = onnx_runtime.session(folder / onnx_runtime.ENCODER)
     (sound,) = encoder.run(None, {"input_features": features.numpy()})
     np.testing.assert_allclose(sound, encoded.numpy(), atol=1e-4)
-    decoder = export.OnnxDecoder(folder, model.config.decoder_layers, 448)
+    decoder = onnx_runtime.OnnxDecoder(folder, model.config.decoder_layers, 448)
     cache = decoder.begin(torch.from_numpy(sound))
     # a beginning of four, one more, then two that leave the first row out, then two
     found = [decoder.step(tokens[:, :4], cache), decoder.step(tokens[:, 4:5], cache)]
@@ -47,11 +47,11 @@ def test_encoder_and_decoder_give_the_models_logits_step_by_step(source: Source,
 
 
 def test_every_weight_is_stored_once(source: Source, folder: Path):
-    stored = (folder / export.WEIGHTS).stat().st_size
+    stored = (folder / onnx.WEIGHTS).stat().st_size
     weights = [w for w in source.model.parameters() if w.numel() * 4 >= 1024]
     needed = sum(weight.numel() for weight in weights) * 4
     assert needed <= stored <= needed + 4096 * (len(weights) + 8) + 448 * 448 * 4
-    for name in (export.ENCODER, export.DECODER, export.DECODER_WITH_PAST):
+    for name in (onnx_runtime.ENCODER, onnx_runtime.DECODER, onnx_runtime.DECODER_WITH_PAST):
         assert (folder / name).stat().st_size < 300_000
 
 
@@ -59,7 +59,8 @@ def test_inputs_and_outputs_are_named_as_optimum_names_them(source: Source, fold
     layers = range(source.model.config.decoder_layers)
     own = [f"{i}.decoder.{what}" for i in layers for what in ("key", "value")]
     first, after = (
-        export.session(folder / name) for name in (export.DECODER, export.DECODER_WITH_PAST)
+        onnx_runtime.session(folder / name)
+        for name in (onnx_runtime.DECODER, onnx_runtime.DECODER_WITH_PAST)
     )
     assert [i.name for i in first.get_inputs()] == ["input_ids", "encoder_hidden_states"]
     assert {o.name for o in after.get_outputs()} == {"logits", *(f"present.{n}" for n in own)}
