@@ -7,6 +7,7 @@ gets rows in between that are never chosen. Alignment heads are not part of the 
 has lists of its own for the published models.
 """
 
+import logging
 import struct
 from io import BufferedWriter
 from pathlib import Path
@@ -188,6 +189,7 @@ def transcriber(folder: Path, source: Source) -> Transcriber:
     """
     from pywhispercpp.model import Model  # pyright: ignore[reportMissingImports]
 
+    logging.getLogger("pywhispercpp").setLevel(logging.WARNING)
     settings: Any = source.model.generation_config
     model = Model(
         str(folder / FILE_NAME),
