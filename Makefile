@@ -3,6 +3,7 @@
 # check       style, types and the map of the packages
 # faults      kill runs at forty points of their work, and see that nothing is lost
 # dist-check  build wheel and sdist, install each in an empty environment, and start the commands
+# reference   API reference from the docstrings, in build/reference
 # bench       speed of the parts, for comparing two versions on one machine
 #
 # PYTHON picks the interpreter of a new .venv, PIP_FLAGS is added to the installation, for example
@@ -12,7 +13,7 @@ SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := help
-.PHONY: help quickstart test check faults dist-check bench
+.PHONY: help quickstart test check faults dist-check reference bench
 
 PYTHON ?= python3
 PIP_FLAGS ?=
@@ -67,6 +68,9 @@ dist-check:
 	assert (s.EMBEDDED_FOLDER / 'teacher/model.safetensors').is_file(); \
 	assert len(list((s.EMBEDDED_FOLDER / 'audio').iterdir())) > 10") || exit 1; \
 	done
+
+reference: .venv/.installed
+	$(BIN)/pdoc --docformat google --output-directory build/reference pipeline distill '!.*__main__'
 
 faults: export FAULT_POINTS = 40
 faults: .venv/.installed
