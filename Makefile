@@ -2,6 +2,8 @@
 # test        what a commit must pass: check, then the tests
 # check       style, types and the map of the packages
 # faults      kill runs at forty points of their work, and see that nothing is lost
+# dist-check  build wheel and sdist, install each in an empty environment, and start the commands
+# reference   API reference from the docstrings, in build/reference
 # bench       speed of the parts, for comparing two versions on one machine
 #
 # PYTHON picks the interpreter of a new .venv, PIP_FLAGS is added to the installation, for example
@@ -11,7 +13,7 @@ SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := help
-.PHONY: help quickstart test check faults bench
+.PHONY: help quickstart test check faults dist-check reference bench
 
 PYTHON ?= python3
 PIP_FLAGS ?=
@@ -46,6 +48,29 @@ check: .venv/.installed
 
 bench: .venv/.installed
 	$(BIN)/python -m pytest tests/benchmarks -o python_files='bench_*.py' -q -s
+
+# Installed without extras: what the command lines need must be among the base dependencies.
+dist-check:
+	rm -rf build/dist-check && mkdir -p build/dist-check
+	$(PYTHON) -m venv build/dist-check/builder
+	build/dist-check/builder/bin/pip install --disable-pip-version-check -q build
+	build/dist-check/builder/bin/python -m build --outdir build/dist-check/dist .
+	for kind in whl tar.gz; do \
+	  $(PYTHON) -m venv build/dist-check/$$kind && \
+	  build/dist-check/$$kind/bin/pip install --disable-pip-version-check -q -c docker/constraints.txt \
+	    build/dist-check/dist/*.$$kind && \
+	  (cd build/dist-check && $$kind/bin/whisper-pipeline --version && \
+	    $$kind/bin/whisper-distill --version && \
+	    $$kind/bin/python -c "import distill, pipeline.schema as s, pathlib as p; \
+	here = p.Path(s.__file__).parent; \
+	assert (here / 'py.typed').is_file() and (p.Path(distill.__file__).parent / 'py.typed').is_file(); \
+	assert (here / 'templates/report.html').is_file() and (here / 'phrases.yaml').is_file(); \
+	assert (s.EMBEDDED_FOLDER / 'teacher/model.safetensors').is_file(); \
+	assert len(list((s.EMBEDDED_FOLDER / 'audio').iterdir())) > 10") || exit 1; \
+	done
+
+reference: .venv/.installed
+	$(BIN)/pdoc --docformat google --output-directory build/reference pipeline distill '!.*__main__'
 
 faults: export FAULT_POINTS = 40
 faults: .venv/.installed

@@ -8,21 +8,33 @@ from typing import Any
 
 from jsonargparse import ArgumentParser, set_parsing_settings
 
-from distill.arguments import expand
+from distill.arguments import HelpFormatter, expand
 from distill.config import InitConfig, TrainConfig
 from distill.evaluate_config import EvaluateConfig
+from distill.export.config import ExportConfig
 from distill.publish_config import PublishConfig
 from distill.quantization.config import InspectConfig, QuantizeConfig
 from distill.stopping import InterruptedTrainingError
 from distill.study_config import StudyConfig
 from distill.transcribe_config import TranscribeConfig
-from pipeline import __version__
+from pipeline import __version__, how_to_install
 
-set_parsing_settings(docstring_parse_attribute_docstrings=True)
+set_parsing_settings(docstring_parse_attribute_docstrings=True, add_print_completion_argument=True)
 
 DESCRIPTION = """\
 Make a small Whisper out of a large one, train it on the shards that whisper-pipeline wrote, and
 compare the two.
+"""
+
+EXAMPLES = """\
+examples:
+  whisper-distill init --teacher embedded --decoder_layers 2 --output runs/quickstart/init
+  whisper-distill train --config configs/distill/quickstart.yaml
+  whisper-distill evaluate --config configs/evaluate/quickstart.yaml
+  whisper-distill transcribe --model runs/quickstart/student talk.flac
+  whisper-distill quantize --model runs/quickstart/student --output runs/quickstart/small
+  whisper-distill export runs/quickstart/student runs/quickstart/export --formats onnx
+  whisper-distill train --print_config > my.yaml
 """
 
 COMMANDS: dict[str, tuple[type, str]] = {
@@ -34,9 +46,10 @@ COMMANDS: dict[str, tuple[type, str]] = {
     "quantize": (QuantizeConfig, "write a trained model in 8 or 4 bits"),
     "publish": (PublishConfig, "send a student and its card to the Hugging Face Hub"),
     "inspect": (InspectConfig, "how many bytes each part of a model takes"),
+    "export": (ExportConfig, "write a model for CTranslate2, ONNX, whisper.cpp, and compare"),
 }
 
-POSITIONAL = {"inspect": ("folder",)}
+POSITIONAL = {"export": ("model", "output"), "inspect": ("folder",)}
 """Fields that may be given without their names, in this order."""
 
 
@@ -61,6 +74,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", force=True)
     try:
         _call(config)
+    except ModuleNotFoundError as error:
+        return _fail(how_to_install(error, "distill"), 1)
     except (OSError, ValueError) as error:
         return _fail(error, 1)
     except InterruptedTrainingError as error:
@@ -72,7 +87,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _parser() -> tuple[ArgumentParser, dict[str, ArgumentParser]]:
     """Return the parser of the command, and those of its subcommands."""
-    parser = ArgumentParser(prog="whisper-distill", description=DESCRIPTION, version=__version__)
+    parser = ArgumentParser(
+        prog="whisper-distill",
+        description=DESCRIPTION,
+        epilog=EXAMPLES,
+        formatter_class=HelpFormatter,
+        version=__version__,
+    )
     subcommands = parser.add_subcommands(title="commands")
     parsers = {}
     for name, (kind, summary) in COMMANDS.items():
@@ -121,6 +142,10 @@ def _call(config: Any) -> None:
             from distill.publish import publish
 
             publish(config)
+        case ExportConfig():
+            from distill.export.command import export
+
+            export(config)
         case InspectConfig():
             from distill.quantize import print_sizes
 

@@ -1,5 +1,6 @@
 """CTranslate2's Whisper as a recognizer."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,8 @@ from pipeline.schema import SAMPLE_RATE
 
 _POSITIONS = 448
 """Of every Whisper's decoder."""
+_NUM_ENGLISH_TOKENS = 50256
+"""Text tokens of the smaller of OpenAI's two vocabularies."""
 
 
 class CTranslate2Recognizer:
@@ -48,7 +51,11 @@ class CTranslate2Recognizer:
         from tokenizers import Tokenizer
 
         tokenizer = Tokenizer.from_file(str(path))
-        self.vocabulary = TokenizerVocabulary(tokenizer, self.model.is_multilingual, None)
+        settings = json.loads((Path(name) / "config.json").read_text())
+        # CTranslate2 tells by the size of OpenAI's vocabularies, which says nothing of smaller ones
+        small = (tokenizer.token_to_id("<|endoftext|>") or 0) < _NUM_ENGLISH_TOKENS
+        multilingual = bool(settings.get("lang_ids")) if small else self.model.is_multilingual
+        self.vocabulary = TokenizerVocabulary(tokenizer, multilingual, None)
         self.features = WhisperFeatureExtractor(feature_size=self.model.n_mels)
         self.is_student = False
         self._max_new_tokens = max_new_tokens

@@ -11,25 +11,24 @@ import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import get_type_hints
+from typing import TYPE_CHECKING, get_type_hints
 
 from jsonargparse import SUPPRESS, ArgumentParser, Namespace
 from rich.console import Console
 from rich.logging import RichHandler
 from rich.table import Table
 
-from pipeline import __version__
-from pipeline.config import PipelineConfig, config_parser, from_values
-from pipeline.explain import explain
+from pipeline import __version__, how_to_install
+from pipeline.config import HelpFormatter, PipelineConfig, config_parser, from_values
 from pipeline.files import path_of
-from pipeline.forecast import Estimate, make_forecast
-from pipeline.limits import FilterConfig
+from pipeline.limits import SWEEP, FilterConfig
 from pipeline.logs import LogFormat, choose_format, formatted, is_json
-from pipeline.parts import Part
-from pipeline.progress import CONSOLE, clock
 from pipeline.publishing.config import PublishConfig
-from pipeline.report import write_report
-from pipeline.sweep import SWEEP
+
+# Everything else is imported by the command that needs it, so that --help does not wait for torch.
+if TYPE_CHECKING:
+    from pipeline.forecast import Estimate
+    from pipeline.parts import Part
 
 DESCRIPTION = """\
 Turn speech corpora into WebDataset shards of pseudo-labels.
@@ -39,6 +38,16 @@ does nothing where nothing changed. A killed run is finished by running it again
 """
 
 logger = logging.getLogger("pipeline")
+EXAMPLES = """\
+examples:
+  whisper-pipeline plan --config configs/pipeline/quickstart.yaml
+  whisper-pipeline run --config configs/pipeline/quickstart.yaml
+  whisper-pipeline run --config configs/pipeline/quickstart.yaml --filter.max_wer 0.05
+  whisper-pipeline run --config my.yaml --num_shards 16 --shard 3
+  whisper-pipeline report runs/quickstart --thresholds [0.05,0.1,0.2]
+  whisper-pipeline explain runs/quickstart CLIP_ID --max_wer 0.2
+  whisper-pipeline run --print_config > my.yaml
+"""
 
 _KEPT = "what is committed is kept, run again to finish"
 
@@ -56,9 +65,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parser.error("give a command; whisper-pipeline --help lists them")
     if values[command].get("log_format"):
         choose_format(values[command].log_format)
-    _set_up_logging()
     signal.signal(signal.SIGTERM, _terminate)
     try:
+        _set_up_logging()
         if command in configured:
             config = from_values(configured[command], values[command])
             if command == "parity":
@@ -74,6 +83,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             if command == "relabel"
             else _explain(options)
         )
+    except ModuleNotFoundError as error:
+        return _fail(how_to_install(error, "pipeline"), 1)
     except (FileNotFoundError, ValueError) as error:
         return _fail(error, 2)
     except (OSError, RuntimeError) as error:
@@ -86,7 +97,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _parser() -> tuple[ArgumentParser, dict[str, ArgumentParser]]:
     """Return the parser of the command, and those of its subcommands that take a configuration."""
-    parser = ArgumentParser(prog="whisper-pipeline", description=DESCRIPTION, version=__version__)
+    parser = ArgumentParser(
+        prog="whisper-pipeline",
+        description=DESCRIPTION,
+        epilog=EXAMPLES,
+        formatter_class=HelpFormatter,
+        version=__version__,
+    )
     commands = parser.add_subcommands(title="commands")
     usage = "whisper-pipeline {} --config FILE [--KEY VALUE ...]"
     plan = config_parser(
@@ -217,8 +234,10 @@ def _add_publish_options(parser: ArgumentParser) -> None:
     )
 
 
-def _part(options: Namespace) -> Part | None:
+def _part(options: Namespace) -> "Part | None":
     """Return the share of the blocks that the options name, or None for all of them."""
+    from pipeline.parts import Part
+
     number, of = options.get("shard"), options.get("num_shards")
     if (number is None) != (of is None):
         raise ValueError("--num_shards and --shard belong together: give both or none")
@@ -227,6 +246,8 @@ def _part(options: Namespace) -> Part | None:
 
 def _plan(config: PipelineConfig, options: Namespace) -> int:
     """Print what a run would do."""
+    from pipeline.forecast import make_forecast
+
     measured, price = options.get("measure", 0), options.get("price_per_hour")
     if measured < 0 or (price is not None and not measured):
         raise ValueError("--measure takes a number of utterances, and --price_per_hour needs it")
@@ -263,7 +284,7 @@ def _plan(config: PipelineConfig, options: Namespace) -> int:
     return 0
 
 
-def _estimate(estimate: Estimate) -> str:
+def _estimate(estimate: "Estimate") -> str:
     """Say what a run will take."""
     stages = ", ".join(f"{name} {spent:.1f} s" for name, spent in estimate.stage_seconds.items())
     cost = "" if estimate.cost is None else f", which cost {estimate.cost:.2f}"
@@ -277,7 +298,7 @@ def _estimate(estimate: Estimate) -> str:
 
 def _run(config: PipelineConfig, options: Namespace) -> int:
     """Bring a dataset up to date and say what became of it."""
-    # Beam takes seconds to import and logs while it is; nothing else here needs it.
+    from pipeline.progress import clock
     from pipeline.run import run, run_part
 
     output, part = path_of(config.output), _part(options)
@@ -319,7 +340,6 @@ def _run(config: PipelineConfig, options: Namespace) -> int:
 
 def _parity(config: PipelineConfig, num_clips: int) -> int:
     """Print how far the engines agree."""
-    # torch takes seconds to import; no other command of this process needs it.
     from pipeline.parity import parity
 
     table = Table("engine", "clips", "identical text", "WER", "difference")
@@ -337,6 +357,8 @@ def _parity(config: PipelineConfig, num_clips: int) -> int:
 
 def _report(folder: str, thresholds: Sequence[float]) -> int:
     """Write the report again."""
+    from pipeline.report import write_report
+
     output = path_of(folder)
     write_report(output, limits=thresholds)
     print(f"Wrote {output / 'report.json'} and {output / 'report.html'}.")
@@ -369,6 +391,8 @@ def _publish(options: Namespace) -> int:
 
 def _explain(options: Namespace) -> int:
     """Print what became of a clip or utterance, or would with other options of the filter."""
+    from pipeline.explain import explain
+
     names = [f.name for f in dataclasses.fields(FilterConfig)]
     supposed = {name: options[name] for name in names if options[name] is not None}
     print("\n\n".join(explain(options.output, options.id, **supposed)))
@@ -392,6 +416,8 @@ def _fail(error: object, code: int) -> int:
 
 def _set_up_logging() -> None:
     """Log what this package does and warnings of others; of Beam nothing, it raises its errors."""
+    from pipeline.progress import CONSOLE
+
     if CONSOLE.is_terminal and not is_json():
         rich = RichHandler(console=CONSOLE, show_time=False, show_path=False, markup=False)
         handler = formatted(rich, "%(message)s")

@@ -11,14 +11,20 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import yaml
-from jsonargparse import ArgumentError, ArgumentParser, Namespace, set_parsing_settings
+from jsonargparse import (
+    ArgumentError,
+    ArgumentParser,
+    DefaultHelpFormatter,
+    Namespace,
+    set_parsing_settings,
+)
 
 from pipeline.files import AnyPath, path_of
 from pipeline.limits import FilterConfig
 from pipeline.schema import MAX_CLIP_SECONDS, SAMPLE_RATE
 from pipeline.scoring import language_code
 
-set_parsing_settings(docstring_parse_attribute_docstrings=True)
+set_parsing_settings(docstring_parse_attribute_docstrings=True, add_print_completion_argument=True)
 
 CorpusKind = Literal[
     "manifest",
@@ -352,6 +358,15 @@ def to_yaml(config: PipelineConfig) -> str:
     for group in ("decoding", "filter"):
         plain[group] = {k: list(v) if isinstance(v, tuple) else v for k, v in plain[group].items()}
     return yaml.safe_dump(plain, sort_keys=False, allow_unicode=True)
+
+
+class HelpFormatter(DefaultHelpFormatter):
+    """Leave the lines of examples as they are."""
+
+    def _fill_text(self, text: str, width: int, indent: str) -> str:
+        if text.startswith("examples:"):
+            return text
+        return super()._fill_text(text, width, indent)
 
 
 def config_parser(**options: Any) -> ArgumentParser:

@@ -8,6 +8,9 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
+SWEEP = (0.0, 0.05, 0.1, 0.15, 0.2, 0.4, 0.8, 1.0)
+"""Values of `max_wer` that are tried when none are given."""
+
 SpeakingRate = Literal["off", "language", "ledger"]
 
 

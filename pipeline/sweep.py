@@ -24,10 +24,8 @@ from pipeline.cutting import pieces
 from pipeline.files import AnyPath
 from pipeline.filters import CLIP_BITS, REASONS, FilterConfig, error_rate, verdict_bits
 from pipeline.ledger import PACKED, read_ledger
+from pipeline.limits import SWEEP
 from pipeline.schema import Sample
-
-SWEEP = (0.0, 0.05, 0.1, 0.15, 0.2, 0.4, 0.8, 1.0)
-"""Values of `filter.max_wer` that are tried when none are given."""
 
 DURATION_EDGES = (0.0, 1.0, 2.0, 5.0, 10.0, 20.0, 30.0)
 """Seconds; a bucket holds what is above its lower edge and up to the next."""

@@ -1,4 +1,4 @@
-"""A quantised student for CTranslate2.
+"""A model for CTranslate2, a quantised student without loss.
 
 Its int8 grid is ours, absmax / 127 for each row, so its conversion finds the very integers that our
 file has, as long as it is given the weights on the grid and not those they were made from. Learned
@@ -9,7 +9,7 @@ steps and groups are not its grid. Layers that we left in float16, such as the e
 import tempfile
 from pathlib import Path
 
-from transformers import WhisperProcessor
+from transformers import WhisperForConditionalGeneration, WhisperProcessor
 
 from distill.quantization.packed import build, read
 from distill.quantization.presets import Grid
@@ -36,20 +36,36 @@ def to_ctranslate2(folder: str | Path, output: str | Path, quantization: str = "
         ValueError: the file is damaged, its grids are not CTranslate2's, or the output exists.
         ImportError: ctranslate2 is not installed.
     """
-    from ctranslate2.converters import TransformersConverter
-
     packed = read(folder)
     if not is_lossless(packed.grids):
         raise ValueError(
             f"{folder} has weights in groups or fewer than 8 bits, which CTranslate2 would round a "
             "second time; quantise the model with ct2_int8, w8 or paper instead"
         )
+    processor = WhisperProcessor.from_pretrained(folder)
+    return convert(build(packed, folder), processor, output, quantization)
+
+
+def convert(
+    model: WhisperForConditionalGeneration,
+    processor: WhisperProcessor,
+    output: str | Path,
+    quantization: str,
+) -> Path:
+    """Convert a model that is loaded; faster-whisper and CTranslate2 read the result.
+
+    Raises:
+        ValueError: the output exists.
+        ImportError: ctranslate2 is not installed.
+    """
+    from ctranslate2.converters import TransformersConverter
+
     output = Path(output)
     if output.exists():
         raise ValueError(f"{output} exists; name a folder that does not")
     with tempfile.TemporaryDirectory() as plain:
-        build(packed, folder).save_pretrained(plain)
-        WhisperProcessor.from_pretrained(folder).save_pretrained(plain)
+        model.save_pretrained(plain)
+        processor.save_pretrained(plain)
         copied = [name for name in BESIDE if (Path(plain) / name).is_file()]
         TransformersConverter(plain, copy_files=copied).convert(
             str(output), quantization=quantization

@@ -14,7 +14,7 @@ import pytest
 import yaml
 
 from distill.config import DataConfig
-from distill.data import read_labels, shard_passes, shard_paths
+from distill.shards import read_labels, shard_passes, shard_paths
 from pipeline.__main__ import main
 from pipeline.publishing.config import PublishConfig
 from pipeline.publishing.dataset import compare, publish

@@ -1,0 +1,47 @@
+"""CTranslate2, which faster-whisper runs: float16, or int8 with a scale for each row.
+
+A student that was quantised on that very grid keeps its integers (`distill.quantization.export`).
+"""
+
+from pathlib import Path
+
+from distill.export.source import Source, Transcriber
+from distill.longform import Window
+from distill.quantization.export import convert, to_ctranslate2
+from distill.quantization.packed import is_packed
+from distill.recognizers import CTranslate2Recognizer
+
+NEEDS = ("ctranslate2",)
+RUNTIME = "ctranslate2"
+
+
+def write_float16(source: Source, folder: Path) -> None:
+    """Write the weights in float16.
+
+    Raises:
+        ValueError: a weight is too large for float16.
+    """
+    source.check_float16()
+    convert(source.model, source.processor, folder, "float16")
+
+
+def write_int8(source: Source, folder: Path) -> None:
+    """Write the weights in int8.
+
+    Raises:
+        ValueError: the source is quantised on a grid that would be rounded a second time.
+    """
+    if is_packed(source.name):
+        to_ctranslate2(source.name, folder)
+    else:
+        convert(source.model, source.processor, folder, "int8")
+
+
+def transcriber(folder: Path, source: Source) -> Transcriber:
+    """Return what CTranslate2 hears."""
+    recognizer = CTranslate2Recognizer(str(folder), "cpu", 224)
+
+    def hear(windows: list[Window]) -> list[str]:
+        return [heard.text for heard in recognizer.hear(windows)]
+
+    return hear

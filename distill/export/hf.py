@@ -1,0 +1,39 @@
+"""Plain Hugging Face: safetensors in float16 with config, generation settings and tokenizer.
+
+A quantised student becomes a model that any version of transformers loads; its weights stay on
+their grid, as far as float16 can hold them.
+"""
+
+import copy
+from pathlib import Path
+
+from distill.export.source import Source, Transcriber
+from distill.longform import Window
+from distill.recognizers import load_recognizer
+from distill.student import keep_generation_settings
+
+NEEDS = ()
+RUNTIME = "transformers"
+
+
+def write(source: Source, folder: Path) -> None:
+    """Write the model.
+
+    Raises:
+        ValueError: a weight is too large for float16.
+    """
+    source.check_float16()
+    half = copy.deepcopy(source.model).half()
+    keep_generation_settings(half)
+    half.save_pretrained(folder)
+    source.processor.save_pretrained(folder)
+
+
+def transcriber(folder: Path, source: Source) -> Transcriber:
+    """Return what the written model hears, computed in float32."""
+    recognizer = load_recognizer(str(folder), device="cpu", dtype="float32")
+
+    def hear(windows: list[Window]) -> list[str]:
+        return [heard.text for heard in recognizer.hear(windows)]
+
+    return hear

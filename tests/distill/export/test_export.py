@@ -1,0 +1,215 @@
+"""The command: formats side by side, compared with their source by listening."""
+
+import importlib.util
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from transformers import WhisperForConditionalGeneration
+
+from distill.__main__ import main
+from distill.evaluate_data import EvaluationClip
+from distill.export.config import FORMATS, ExportConfig
+from distill.export.source import Source, load_source
+from distill.export.verification import Heard, compare
+from distill.longform import Window
+from distill.quantization import load, save
+from distill.quantization.fake import quantise
+from distill.quantization.presets import rules_of
+from distill.recognizers import CTranslate2Recognizer
+from tests.distill.material import TEXTS
+
+NEEDED = {"ct2-float16": "ctranslate2", "ct2-int8": "ctranslate2", "onnx": "onnxruntime"}
+HERE = [
+    name
+    for name in FORMATS
+    if name != "ggml" and importlib.util.find_spec(NEEDED.get(name, "torch")) is not None
+]
+
+
+def run(*arguments: object) -> int:
+    """What the shell would see."""
+    try:
+        return main(["export", *map(str, arguments)])
+    except SystemExit as stop:
+        return int(stop.code or 0)
+
+
+@pytest.fixture(scope="module")
+def output(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The embedded teacher in every format whose libraries are here."""
+    folder = tmp_path_factory.mktemp("export")
+    options = ["--formats", ",".join(HERE), "--max_clips", 6, "--min_identical", 0]
+    assert run("embedded", folder, *options) == 0
+    return folder
+
+
+def report(folder: Path) -> dict[str, Any]:
+    return json.loads((folder / "export.json").read_text())
+
+
+def test_every_format_is_written_and_hears_what_its_source_hears(output: Path):
+    assert [each["format"] for each in report(output)["formats"]] == HERE
+    for each in report(output)["formats"]:
+        folder = Path(each["path"])
+        assert each["size_bytes"] == sum(f.stat().st_size for f in folder.iterdir())
+        assert each["agreement"]["clips"] == 6
+        # a small teacher is nearly undecided about many a word, and int8 decides it otherwise
+        least = 0.5 if each["format"] == "ct2-int8" else 5 / 6
+        assert each["agreement"]["identical"] >= least, each["agreement"]["different"]
+        assert abs(each["agreement"]["wer_difference"]) <= 0.15
+
+
+def test_a_converted_model_with_a_small_vocabulary_is_still_told_its_language(output: Path):
+    pytest.importorskip("ctranslate2")
+    vocabulary = CTranslate2Recognizer(str(output / "ct2-float16"), "cpu", 10).vocabulary
+    assert vocabulary.multilingual
+    assert vocabulary.task("en", timestamps=False) == load_source("embedded").vocabulary.task(
+        "en", timestamps=False
+    )
+
+
+def test_nothing_unfinished_is_left_beside_the_formats(output: Path):
+    assert {path.name for path in output.iterdir()} == {*HERE, "export.json"}
+
+
+def test_a_format_that_is_there_is_not_written_over(output: Path, capsys):
+    assert run("embedded", output, "--formats", "hf") == 1
+    assert f"{output / 'hf'} exists; delete it" in capsys.readouterr().err
+
+
+def test_another_format_joins_the_report(teacher_folder: Path, tmp_path: Path):
+    for name in ("hf", "onnx"):
+        if name in HERE:
+            assert run(teacher_folder, tmp_path, "--formats", name, "--clips", "null") == 0
+    written = report(tmp_path)["formats"]
+    assert [each["format"] for each in written] == [n for n in ("hf", "onnx") if n in HERE]
+    assert all(each["agreement"] is None and each["passed"] for each in written)
+
+
+def test_other_texts_are_counted_and_listed():
+    clips = [_clip(str(number), TEXTS[number]) for number in (0, 1, 2, 4)]
+    texts = [clip.reference for clip in clips]
+    expected = Heard(clips=clips, languages=["en"] * 4, texts=texts, wer=0.0)
+    answers = iter([texts[0], "the boat", texts[2], texts[3]])
+
+    def hear(windows: list[Window]) -> list[str]:
+        assert all(window.language == "en" for window in windows)
+        return [next(answers) for _ in windows]
+
+    found = compare(expected, hear, batch_size=3)
+    assert (found.clips, found.identical) == (4, 0.75)
+    assert found.different == [{"id": "1", "source": TEXTS[1], "export": "the boat"}]
+    assert found.wer_difference == found.wer > 0
+
+
+def _clip(id_: str, reference: str) -> Any:
+    return EvaluationClip(
+        id=id_, reference=reference, language="en", speaker="", recording="",
+        start_seconds=0.0, duration_seconds=1.0, samples=np.zeros(16000, np.float32),
+    )  # fmt: skip
+
+
+def test_int8_may_differ_in_three_clips_of_a_hundred_the_others_in_one():
+    config = ExportConfig(model="m", output="o")
+    assert {name: config.smallest_share(name) for name in FORMATS} == {
+        "hf": 0.99, "ct2-float16": 0.99, "ct2-int8": 0.97, "onnx": 0.99, "ggml": 0.99,
+    }  # fmt: skip
+    strict = ExportConfig(model="m", output="o", min_identical=1.0)
+    assert {strict.smallest_share(name) for name in FORMATS} == {1.0}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (("embedded", "{}/o", "--formats", "onx"), 2, "formats has 'onx'; it may be hf, ct2-"),
+        (("embedded", "{}/o", "--formats", ","), 2, "formats has empty"),
+        (("embedded",), 2, "output"),
+        (("embedded", "{}/o", "--min_identical", "2"), 2, "min_identical is 2.0"),
+        (("{}", "{}/o"), 1, "no Whisper model could be loaded from"),
+        (("{}/converted", "{}/o"), 1, "is a CTranslate2 model; export the Hugging Face folder"),
+        (("embedded", "{}/o", "--clips", "{}/none"), 1, "{}/none/index.json does not exist"),
+    ],
+)
+def test_what_cannot_be_exported_is_said_before_anything_is_written(
+    tmp_path: Path, capsys, arguments: tuple[str, ...], code: int, message: str
+):
+    (tmp_path / "converted").mkdir()
+    (tmp_path / "converted" / "model.bin").touch()
+    filled = [each.format(tmp_path) for each in arguments]
+    assert run(*filled, *(() if "--formats" in filled else ("--formats", "hf"))) == code
+    assert message.format(tmp_path) in capsys.readouterr().err
+    assert not (tmp_path / "o").exists()
+
+
+@pytest.mark.parametrize(("name", "library"), [("onnx", "onnx"), ("ct2-int8", "ctranslate2")])
+def test_a_missing_library_is_named_with_the_command_that_installs_it(
+    tmp_path: Path, capsys, monkeypatch, name: str, library: str
+):
+    real = importlib.util.find_spec
+    monkeypatch.setattr(
+        importlib.util, "find_spec", lambda n, *more: None if n == library else real(n, *more)
+    )
+    assert run("embedded", tmp_path / "o", "--formats", f"hf,{name}") == 1
+    error = capsys.readouterr().err
+    assert f"format {name} needs {library}: pip install 'whisper-distillery[export]'" in error
+    assert not (tmp_path / "o").exists()
+
+
+def test_without_its_runtime_a_format_is_written_and_not_compared(
+    usual_folder: Path, tmp_path: Path, monkeypatch, capsys
+):
+    monkeypatch.setitem(sys.modules, "pywhispercpp", None)
+    monkeypatch.setitem(sys.modules, "pywhispercpp.model", None)
+    options = ["--formats", "ggml", "--max_clips", 1]
+    assert run(usual_folder, tmp_path, *options) == 0
+    assert "not compared: pywhispercpp is not installed" in capsys.readouterr().err
+    assert (tmp_path / "ggml" / "ggml-model.bin").is_file()
+
+
+def test_a_quantised_student_becomes_a_plain_model_on_its_grid(teacher, processor, tmp_path: Path):
+    packed = tmp_path / "packed"
+    save(teacher, quantise(teacher, rules_of("w8")), packed)
+    processor.save_pretrained(packed)
+    assert run(packed, tmp_path / "o", "--formats", "hf", "--clips", "null") == 0
+    plain = WhisperForConditionalGeneration.from_pretrained(tmp_path / "o/hf", dtype=torch.float32)
+    for name, weight in load(packed).state_dict().items():
+        assert torch.equal(plain.state_dict()[name], weight.half().float()), name
+
+
+@pytest.mark.parametrize(
+    ("given", "kept"),
+    [
+        ([[2, 0], [3, 1]], [[2, 0], [3, 1]]),
+        ([[2, 0], [30, 1], [3, 7]], [[2, 0]]),  # of a deeper and a wider teacher
+        ([[30, 1]], [[2, 0], [2, 1], [3, 0], [3, 1]]),  # none left: the upper half
+    ],
+)
+def test_alignment_heads_that_the_decoder_lacks_are_left_out(
+    teacher, processor, tmp_path: Path, given: list[list[int]], kept: list[list[int]]
+):
+    teacher.generation_config.alignment_heads = given
+    teacher.save_pretrained(tmp_path / "m")
+    processor.save_pretrained(tmp_path / "m")
+    source: Source = load_source(str(tmp_path / "m"))
+    assert source.model.generation_config.to_dict()["alignment_heads"] == kept
+    pytest.importorskip("ctranslate2")
+    options = ["--formats", "ct2-float16", "--clips", "null"]
+    assert run(tmp_path / "m", tmp_path / "o", *options) == 0
+    config = json.loads((tmp_path / "o/ct2-float16/config.json").read_text())
+    assert config["alignment_heads"] == kept
+
+
+@pytest.mark.parametrize("name", ["hf", "ct2-float16", "ggml"])
+def test_weights_beyond_float16_are_refused(teacher, processor, tmp_path: Path, capsys, name: str):
+    pytest.importorskip("ctranslate2")
+    teacher.model.decoder.layers[0].fc1.weight.data[0, 0] = 1e6
+    teacher.save_pretrained(tmp_path / "m")
+    processor.save_pretrained(tmp_path / "m")
+    assert run(tmp_path / "m", tmp_path / "o", "--formats", name, "--clips", "null") == 1
+    assert "decoder.layers.0.fc1.weight that float16 cannot hold" in capsys.readouterr().err
+    assert list((tmp_path / "o").iterdir()) == []

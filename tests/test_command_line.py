@@ -1,0 +1,113 @@
+"""Both commands as somebody meets them first: quick, with examples, clear about what is missing."""
+
+import os
+import subprocess
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+
+import pipeline
+
+ROOT = Path(__file__).parents[1]
+HEAVY = ("torch", "transformers", "apache_beam", "datasets", "pyarrow", "matplotlib", "webdataset")
+HIDING = """
+import sys
+
+class Missing:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] == {missing!r}:
+            raise ModuleNotFoundError(f"No module named {{name!r}}", name=name)
+
+sys.meta_path.insert(0, Missing())
+from {package}.__main__ import main
+sys.exit(main({arguments!r}))
+"""
+
+
+def run_python(code: str) -> subprocess.CompletedProcess[str]:
+    """Run code in a fresh interpreter, where nothing has been imported yet."""
+    return subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=ROOT,
+        env=os.environ | {"COLUMNS": "100"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+@pytest.mark.parametrize(
+    ("package", "arguments"),
+    [("pipeline", ["--help"]), ("pipeline", ["run", "--help"]), ("distill", ["--help"])],
+)
+def test_help_loads_nothing_heavy(package: str, arguments: list[str]):
+    code = (
+        f"import sys\nfrom {package}.__main__ import main\n"
+        f"try:\n    main({arguments!r})\nexcept SystemExit:\n    pass\n"
+        f"print([m for m in {HEAVY!r} if m in sys.modules], file=sys.stderr)"
+    )
+    result = run_python(code)
+    assert result.stderr.strip() == "[]"
+    assert "usage:" in result.stdout
+
+
+@pytest.mark.parametrize("package", ["pipeline", "distill"])
+def test_help_shows_examples_one_in_a_line(package: str):
+    printed = run_python(f"from {package}.__main__ import main; main(['--help'])").stdout
+    _, _, examples = printed.partition("examples:\n")
+    lines = examples.strip().splitlines()
+    assert len(lines) >= 6
+    assert all(line.strip().startswith(f"whisper-{package} ") for line in lines)
+
+
+@pytest.mark.parametrize("package", ["pipeline", "distill"])
+def test_the_version_is_that_of_the_package(package: str):
+    result = run_python(f"from {package}.__main__ import main; main(['--version'])")
+    assert result.stdout.strip() == f"whisper-{package} {pipeline.__version__}"
+
+
+@pytest.mark.skipif(find_spec("shtab") is None, reason="shtab is not installed")
+@pytest.mark.parametrize("package", ["pipeline", "distill"])
+def test_a_completion_script_knows_commands_and_options(package: str):
+    code = f"from {package}.__main__ import main; main(['--print_completion', 'shtab-bash'])"
+    script = run_python(code).stdout
+    known = {"pipeline": ("run", "--filter.max_wer"), "distill": ("export", "--data.shards")}
+    for name in (*known[package], "--version"):
+        assert name in script
+
+
+@pytest.mark.parametrize(
+    ("missing", "package", "arguments", "extra"),
+    [
+        ("torch", "distill", ["init", "--output=o"], "distill"),
+        ("transformers", "distill", ["inspect", "o"], "distill"),
+        ("apache_beam", "pipeline", ["run", "--config={config}"], "pipeline"),
+        ("pyarrow", "pipeline", ["explain", "o", "id"], "pipeline"),
+    ],
+)
+def test_a_missing_extra_is_named_in_one_line(
+    tmp_path: Path, missing: str, package: str, arguments: list[str], extra: str
+):
+    config = tmp_path / "c.yaml"
+    config.write_text((ROOT / "configs/pipeline/minimal.yaml").read_text())
+    filled = [each.format(config=config) for each in arguments]
+    result = run_python(HIDING.format(missing=missing, package=package, arguments=filled))
+    assert result.returncode == 1
+    (line,) = result.stderr.strip().splitlines()
+    assert line == (
+        f"whisper-{package}: error: {missing} is not installed: "
+        f"pip install 'whisper-distillery[{extra}]'"
+    )
+
+
+def test_modules_of_optional_parts_name_their_own_extra():
+    for module, extra in {"av": "video", "s3fs": "s3", "silero_vad.utils": "vad"}.items():
+        error = ModuleNotFoundError("no", name=module)
+        assert f"whisper-distillery[{extra}]'" in pipeline.how_to_install(error, "pipeline")
+
+
+def test_a_missing_module_of_this_project_is_a_defect_and_not_advice():
+    with pytest.raises(ModuleNotFoundError):
+        pipeline.how_to_install(ModuleNotFoundError("no", name="distill.losses"), "distill")
