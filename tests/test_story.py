@@ -68,7 +68,7 @@ def write_config(folder: Path, teacher: Path) -> Path:
     path = folder / "run.yaml"
     path.write_text(
         f"output: {folder}/dataset\ncorpora:\n{''.join(corpora)}"
-        f"teacher: {{model: {teacher}, engine: transformers, device: cpu}}\n"
+        f"teacher: {{model: {teacher}, engine: transformers, device: cpu, canary: false}}\n"
         "decoding: {max_new_tokens: 20}\nblocks: {minutes: 0.05}\n"
     )
     return path

@@ -44,7 +44,9 @@ def second(first: Path, configure: Configure, tmp_path: Path) -> Path:
     config = configure(
         again,
         output=str(tmp_path / "second"),
-        teacher=TeacherConfig(model=str(teacher), engine="transformers", device="cpu"),
+        teacher=TeacherConfig(
+            model=str(teacher), engine="transformers", device="cpu", canary=False
+        ),
     )
     run(config)
     return Path(config.output)

@@ -54,7 +54,7 @@ def make_dataset(folder: Path, teacher: Path, parts: Any) -> Path:
         corpora=[write_corpus(folder, *part) for part in parts],
         output=str(folder / "out"),
         teacher=TeacherConfig(
-            model=str(teacher), engine="transformers", device="cpu", batch_size=8
+            model=str(teacher), engine="transformers", device="cpu", batch_size=8, canary=False
         ),
         decoding=DecodingConfig(max_new_tokens=20),
         filter=FilterConfig(),
