@@ -14,7 +14,7 @@ from pipeline.audio import decode_flac
 from pipeline.schema import SCHEMA_VERSION, Sample, from_json, read_index, sample_key
 from pipeline.shards import file_sha256, read_shard
 
-distill_data = pytest.importorskip("distill.data", reason="the extra distill is not installed")
+distill_shards = pytest.importorskip("distill.shards", reason="the extra distill is not installed")
 
 GOLDEN = Path(__file__).parent / "golden"
 
@@ -76,10 +76,10 @@ def test_a_reader_ignores_what_a_later_writer_adds():
 
 
 def test_distill_finds_every_clip_of_the_train_split(dataset):
-    (path,) = distill_data.shard_paths([str(dataset)], "train")
+    (path,) = distill_shards.shard_paths([str(dataset)], "train")
     assert len(list(read_shard(path))) == 6
 
 
 def test_distill_says_which_splits_there_are(dataset):
     with pytest.raises(ValueError, match=r"no samples of split 'test' .* there are \['train'\]"):
-        distill_data.shard_paths([str(dataset)], "test")
+        distill_shards.shard_paths([str(dataset)], "test")

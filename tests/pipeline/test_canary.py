@@ -207,7 +207,13 @@ def with_another_tokenizer(name: str, value: np.ndarray) -> np.ndarray:
 
 
 def that_says_one_word(name: str, value: np.ndarray) -> np.ndarray:
-    return value * 0 if name.startswith("model.decoder.embed_positions") else value
+    """Let the decoder's last layer norm say the same whatever it is given."""
+    if name == "model.decoder.layer_norm.weight":
+        return value * 0
+    if name == "model.decoder.layer_norm.bias":
+        word = safetensors.numpy.load_file(EMBEDDED_FOLDER / "teacher" / "model.safetensors")
+        return word["model.decoder.embed_tokens.weight"][400] * 10
+    return value
 
 
 def cut_off(name: str, value: np.ndarray) -> np.ndarray:

@@ -175,7 +175,7 @@ def test_a_second_sigterm_does_not_cut_short_how_a_run_is_stopped(monkeypatch, t
             os.kill(os.getpid(), signal.SIGTERM)
             stopped.append("workers")
 
-    monkeypatch.setattr("pipeline.__main__.write_report", terminated)
+    monkeypatch.setattr("pipeline.report.write_report", terminated)
     before = signal.getsignal(signal.SIGTERM)
     try:
         assert exit_code("report", tmp_path) == 143
