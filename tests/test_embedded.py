@@ -120,11 +120,11 @@ def test_the_teacher_is_a_whisper_of_the_promised_size() -> None:
     assert (config.num_mel_bins, config.max_source_positions) == (80, 1500)
 
 
-def heard(silence_seconds: float, every: int = 1) -> list[tuple[dict[str, Any], Label]]:
+def heard(silence_seconds: float) -> list[tuple[dict[str, Any], Label]]:
     """Label the test part in full precision, with silence before each utterance."""
     config = TeacherConfig(num_threads=2, engine="transformers", dtype="float32")
     teacher = load_teacher(config, DecodingConfig(), resolve_revision(config))
-    spoken = sorted(lines("test"), key=lambda line: line["duration"])[::every]
+    spoken = sorted(lines("test"), key=lambda line: line["duration"])
     silence = np.zeros(round(silence_seconds * SAMPLE_RATE), np.float32)
     found = []
     for first in range(0, len(spoken), 16):
@@ -146,12 +146,12 @@ def test_the_teacher_recognises_unseen_speakers() -> None:
 def test_the_teacher_dates_what_it_hears() -> None:
     """Segments start and end with the speech, also where it does not begin at once."""
     errors = []
-    for line, label in heard(1.0, every=3):
+    for line, label in heard(1.0):
         if label.segments:
             errors.append(abs(label.segments[0].start - 1.0))
             errors.append(abs(label.segments[-1].end - 1.0 - line["duration"]))
     assert np.median(errors) <= 0.1
-    assert np.mean(np.array(errors) <= 0.3) >= 0.8
+    assert np.mean(np.array(errors) <= 0.3) >= 0.9
 
 
 def test_the_summary_refuses_what_is_not_a_finished_run(tmp_path: Any) -> None:
