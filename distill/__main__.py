@@ -3,12 +3,13 @@
 import dataclasses
 import logging
 import sys
+from argparse import RawDescriptionHelpFormatter
 from collections.abc import Sequence
 from typing import Any
 
-from jsonargparse import ArgumentParser, set_parsing_settings
+from jsonargparse import ArgumentParser, DefaultHelpFormatter, set_parsing_settings
 
-from distill.arguments import HelpFormatter, expand
+from distill.arguments import expand
 from distill.config import InitConfig, TrainConfig
 from distill.evaluate_config import EvaluateConfig
 from distill.export.config import ExportConfig
@@ -49,8 +50,16 @@ COMMANDS: dict[str, tuple[type, str]] = {
     "export": (ExportConfig, "write a model for CTranslate2, ONNX, whisper.cpp, and compare"),
 }
 
-POSITIONAL = {"export": ("model", "output"), "inspect": ("folder",)}
+POSITIONAL = {
+    "export": ("model", "output"),
+    "inspect": ("folder",),
+    "publish": ("student", "repo_id"),
+}
 """Fields that may be given without their names, in this order."""
+
+
+class _HelpFormatter(RawDescriptionHelpFormatter, DefaultHelpFormatter):
+    """Leave the lines of description and examples as they are."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -91,7 +100,7 @@ def _parser() -> tuple[ArgumentParser, dict[str, ArgumentParser]]:
         prog="whisper-distill",
         description=DESCRIPTION,
         epilog=EXAMPLES,
-        formatter_class=HelpFormatter,
+        formatter_class=_HelpFormatter,
         version=__version__,
     )
     subcommands = parser.add_subcommands(title="commands")

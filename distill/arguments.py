@@ -9,17 +9,6 @@ import json
 from collections.abc import Sequence
 from typing import Any, get_args, get_origin, get_type_hints
 
-from jsonargparse import DefaultHelpFormatter
-
-
-class HelpFormatter(DefaultHelpFormatter):
-    """Leave the lines of examples as they are."""
-
-    def _fill_text(self, text: str, width: int, indent: str) -> str:
-        if text.startswith("examples:"):
-            return text
-        return super()._fill_text(text, width, indent)
-
 
 def expand(arguments: Sequence[str], kind: type, positional: Sequence[str] = ()) -> list[str]:
     """Write out the arguments of a command whose configuration is `kind`.

@@ -15,8 +15,7 @@ from distill.model_files import Variant
 from distill.publish_config import PublishConfig
 from distill.quantization.sizes import inspect
 from pipeline.schema import read_index
-
-_ANY_PATH = ("/", "~", ".")
+from pipeline.upload import public_name
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,12 +86,6 @@ def _own_result(results: dict[str, Any], student: Path, path: Path) -> dict[str,
             return model
     names = ", ".join(model["model"] for model in judged) or "no model"
     raise ValueError(f"{path} knows nothing of {student}: it judged {names}")
-
-
-def public_name(name: str) -> str:
-    """Return a model by its own name where it was given by a path of this machine."""
-    is_path = name.startswith(_ANY_PATH) or name.count("/") > 1 or Path(name).exists()
-    return Path(name).name if is_path else name
 
 
 def make_card(

@@ -10,19 +10,20 @@ import logging
 import signal
 import sys
 from collections.abc import Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING, get_type_hints
+from typing import TYPE_CHECKING
 
-from jsonargparse import SUPPRESS, ArgumentParser, Namespace
+from jsonargparse import Namespace
 from rich.console import Console
 from rich.logging import RichHandler
 from rich.table import Table
 
-from pipeline import __version__, how_to_install
-from pipeline.config import HelpFormatter, PipelineConfig, config_parser, from_values
+from pipeline import how_to_install
+from pipeline.commands import make_parser
+from pipeline.config import PipelineConfig
+from pipeline.config_files import from_values
 from pipeline.files import path_of
-from pipeline.limits import SWEEP, FilterConfig
-from pipeline.logs import LogFormat, choose_format, formatted, is_json
+from pipeline.limits import FilterConfig
+from pipeline.logs import choose_format, formatted, is_json
 from pipeline.publishing.config import PublishConfig
 
 # Everything else is imported by the command that needs it, so that --help does not wait for torch.
@@ -30,25 +31,7 @@ if TYPE_CHECKING:
     from pipeline.forecast import Estimate
     from pipeline.parts import Part
 
-DESCRIPTION = """\
-Turn speech corpora into WebDataset shards of pseudo-labels.
-
-`run` works like make: it labels what is not labelled, filters, writes shards, index and report, and
-does nothing where nothing changed. A killed run is finished by running it again.
-"""
-
 logger = logging.getLogger("pipeline")
-EXAMPLES = """\
-examples:
-  whisper-pipeline plan --config configs/pipeline/quickstart.yaml
-  whisper-pipeline run --config configs/pipeline/quickstart.yaml
-  whisper-pipeline run --config configs/pipeline/quickstart.yaml --filter.max_wer 0.05
-  whisper-pipeline run --config my.yaml --num_shards 16 --shard 3
-  whisper-pipeline report runs/quickstart --thresholds [0.05,0.1,0.2]
-  whisper-pipeline explain runs/quickstart CLIP_ID --max_wer 0.2
-  whisper-pipeline run --print_config > my.yaml
-"""
-
 _KEPT = "what is committed is kept, run again to finish"
 
 
@@ -58,7 +41,7 @@ class _TerminatedError(KeyboardInterrupt):
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code."""
-    parser, configured = _parser()
+    parser, configured = make_parser()
     values = parser.parse_args(arguments)
     command = values.subcommand
     if command is None:
@@ -68,21 +51,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     signal.signal(signal.SIGTERM, _terminate)
     try:
         _set_up_logging()
-        if command in configured:
-            config = from_values(configured[command], values[command])
-            if command == "parity":
-                return _parity(config, values[command].num_clips)
-            return (_plan if command == "plan" else _run)(config, values[command])
         options = values[command]
-        return (
-            _report(options.output, options.thresholds)
-            if command == "report"
-            else _publish(options)
-            if command == "publish"
-            else _relabel(options)
-            if command == "relabel"
-            else _explain(options)
-        )
+        if command in configured:
+            config = from_values(configured[command], options)
+            return {"plan": _plan, "run": _run, "parity": _parity}[command](config, options)
+        return {
+            "report": _report,
+            "explain": _explain,
+            "relabel": _relabel,
+            "publish": _publish,
+        }[command](options)
     except ModuleNotFoundError as error:
         return _fail(how_to_install(error, "pipeline"), 1)
     except (FileNotFoundError, ValueError) as error:
@@ -93,145 +71,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _fail(f"terminated; {_KEPT}", 143)
     except KeyboardInterrupt:
         return _fail(f"interrupted; {_KEPT}", 130)
-
-
-def _parser() -> tuple[ArgumentParser, dict[str, ArgumentParser]]:
-    """Return the parser of the command, and those of its subcommands that take a configuration."""
-    parser = ArgumentParser(
-        prog="whisper-pipeline",
-        description=DESCRIPTION,
-        epilog=EXAMPLES,
-        formatter_class=HelpFormatter,
-        version=__version__,
-    )
-    commands = parser.add_subcommands(title="commands")
-    usage = "whisper-pipeline {} --config FILE [--KEY VALUE ...]"
-    plan = config_parser(
-        description="Say what a run would do, and do none of it.", usage=usage.format("plan")
-    )
-    _add_plan_options(plan)
-    run = config_parser(
-        description="Label what is not labelled, filter, write shards, index and report.",
-        usage=usage.format("run"),
-    )
-    parity = config_parser(
-        description="Label the same clips with every engine and say how far they agree.",
-        usage=usage.format("parity"),
-    )
-    parity.add_argument("--num_clips", type=int, default=64, help="how many clips are labelled")
-    _add_run_options(run)
-    report = ArgumentParser(description="Write report.json and report.html again from the ledger.")
-    report.add_argument("output", type=str, help="folder of a finished run")
-    report.add_argument(
-        "--thresholds",
-        type=list[float],
-        default=list(SWEEP),
-        help="values of filter.max_wer to try, for example [0.05,0.1]",
-    )
-    explain = ArgumentParser(description="Say why a clip was kept, was rejected or failed.")
-    explain.add_argument("output", type=str, help="folder of a run")
-    explain.add_argument("id", type=str, help="id of a clip or utterance")
-    hints = get_type_hints(FilterConfig)
-    for name in (f.name for f in dataclasses.fields(FilterConfig)):
-        explain.add_argument(
-            f"--{name}", type=hints[name] | None, default=None, help=f"suppose filter.{name} is so"
-        )
-    publish = ArgumentParser(
-        description="Send a finished dataset to the Hugging Face Hub, with a card."
-    )
-    publish.add_argument("output", type=Path, help="folder of a finished run")
-    _add_publish_options(publish)
-    relabel = ArgumentParser(
-        description="Put the labels of a second run over a dataset's shards beside them."
-    )
-    relabel.add_argument("output", type=Path, help="folder of the finished dataset")
-    relabel.add_argument("--second", type=Path, required=True, help="folder of the second run")
-    relabel.add_argument("--name", type=str, required=True, help="of the labels, for data.labels")
-    commands.add_subcommand("plan", plan, help="what would be done: blocks, hours, licences")
-    commands.add_subcommand("run", run, help="label, filter, write shards, index and report")
-    commands.add_subcommand("parity", parity, help="how far the teacher's engines agree")
-    commands.add_subcommand("report", report, help="write the report again, without the teacher")
-    commands.add_subcommand("explain", explain, help="why a clip was kept, rejected or failed")
-    commands.add_subcommand("relabel", relabel, help="add another teacher's labels to shards")
-    commands.add_subcommand("publish", publish, help="send the dataset and its card to the Hub")
-    return parser, {"plan": plan, "run": run, "parity": parity}
-
-
-def _add_plan_options(parser: ArgumentParser) -> None:
-    """Add what is said of one plan and is no property of the dataset."""
-    parser.add_argument(
-        "--json", action="store_true", default=SUPPRESS, help="print JSON instead of a table"
-    )
-    parser.add_argument(
-        "--measure",
-        type=int,
-        default=SUPPRESS,
-        help="label so many utterances with the teacher, and estimate time, money and disk from it",
-    )
-    parser.add_argument(
-        "--price_per_hour", type=float, default=SUPPRESS, help="what an hour of one worker costs"
-    )
-
-
-def _add_run_options(parser: ArgumentParser) -> None:
-    """Add what is said of one run and is no property of the dataset, so no config has it."""
-    parser.add_argument(
-        "--num_shards",
-        type=int,
-        default=SUPPRESS,
-        help="divide the blocks among so many processes, and do one share; a run without it then "
-        "writes index and report",
-    )
-    parser.add_argument("--shard", type=int, default=SUPPRESS, help="which share, from 0")
-    parser.add_argument(
-        "--verify",
-        action="store_true",
-        default=SUPPRESS,
-        help="read all that is committed and make again what is damaged",
-    )
-    parser.add_argument(
-        "--retry_failed",
-        action="store_true",
-        default=SUPPRESS,
-        help="try again what could not be read or labelled",
-    )
-    parser.add_argument(
-        "--log_format",
-        type=LogFormat,
-        default=SUPPRESS,
-        help="text for people, or json: one object a line, with the block, the stage and its "
-        "seconds where a stage is done",
-    )
-
-
-def _add_publish_options(parser: ArgumentParser) -> None:
-    """Add where a dataset is published, and what may be."""
-    parser.add_argument("--repo_id", type=str, required=True, help="OWNER/NAME on the Hub")
-    parser.add_argument(
-        "--private",
-        type=bool,
-        default=True,
-        help="make a new repository private, and do not write to a public one",
-    )
-    parser.add_argument(
-        "--dry_run", action="store_true", help="list what would be sent, and send nothing"
-    )
-    parser.add_argument(
-        "--append", action="store_true", help="add splits to what the repository holds"
-    )
-    parser.add_argument("--commit_files", type=int, default=50, help="files in one commit")
-    parser.add_argument(
-        "--allow_licence",
-        type=str,
-        nargs="+",
-        default=[],
-        help="licences that you have read and that permit to give the audio to others",
-    )
-    parser.add_argument(
-        "--leave_out_forbidden",
-        action="store_true",
-        help="publish the rest where licences forbid some of it",
-    )
 
 
 def _part(options: Namespace) -> "Part | None":
@@ -338,12 +177,12 @@ def _run(config: PipelineConfig, options: Namespace) -> int:
     return 0
 
 
-def _parity(config: PipelineConfig, num_clips: int) -> int:
+def _parity(config: PipelineConfig, options: Namespace) -> int:
     """Print how far the engines agree."""
     from pipeline.parity import parity
 
     table = Table("engine", "clips", "identical text", "WER", "difference")
-    for found in parity(config, num_clips):
+    for found in parity(config, options.num_clips):
         table.add_row(
             found.engine,
             str(found.clips),
@@ -355,12 +194,12 @@ def _parity(config: PipelineConfig, num_clips: int) -> int:
     return 0
 
 
-def _report(folder: str, thresholds: Sequence[float]) -> int:
+def _report(options: Namespace) -> int:
     """Write the report again."""
     from pipeline.report import write_report
 
-    output = path_of(folder)
-    write_report(output, limits=thresholds)
+    output = path_of(options.output)
+    write_report(output, limits=options.thresholds)
     print(f"Wrote {output / 'report.json'} and {output / 'report.html'}.")
     return 0
 

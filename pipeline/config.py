@@ -5,26 +5,13 @@ What decides a label (teacher, decoding, clips) is kept apart from what decides 
 (filter), because the first is paid for with compute and the second is free.
 """
 
-import dataclasses
 import re
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Literal
 
-import yaml
-from jsonargparse import (
-    ArgumentError,
-    ArgumentParser,
-    DefaultHelpFormatter,
-    Namespace,
-    set_parsing_settings,
-)
-
-from pipeline.files import AnyPath, path_of
 from pipeline.limits import FilterConfig
 from pipeline.schema import MAX_CLIP_SECONDS, SAMPLE_RATE
 from pipeline.scoring import language_code
-
-set_parsing_settings(docstring_parse_attribute_docstrings=True, add_print_completion_argument=True)
 
 CorpusKind = Literal[
     "manifest",
@@ -350,56 +337,3 @@ class PipelineConfig:
     def corpus(self, name: str, split: str) -> CorpusConfig:
         """Return the corpus that a block was cut from."""
         return next(c for c in self.corpora if (c.name, c.split) == (name, split))
-
-
-def to_yaml(config: PipelineConfig) -> str:
-    """Write the resolved configuration as `run --config` reads it."""
-    plain = dataclasses.asdict(config)
-    for group in ("decoding", "filter"):
-        plain[group] = {k: list(v) if isinstance(v, tuple) else v for k, v in plain[group].items()}
-    return yaml.safe_dump(plain, sort_keys=False, allow_unicode=True)
-
-
-class HelpFormatter(DefaultHelpFormatter):
-    """Leave the lines of examples as they are."""
-
-    def _fill_text(self, text: str, width: int, indent: str) -> str:
-        if text.startswith("examples:"):
-            return text
-        return super()._fill_text(text, width, indent)
-
-
-def config_parser(**options: Any) -> ArgumentParser:
-    """Return a parser that reads a configuration: `--config FILE` and one option for each field."""
-    parser = ArgumentParser(**options)
-    parser.add_argument("--config", action="config", help="YAML file with any of the keys below")
-    parser.add_class_arguments(PipelineConfig)
-    return parser
-
-
-def load_config(path: str | AnyPath) -> PipelineConfig:
-    """Read a configuration file.
-
-    Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: a key is unknown, missing or of the wrong type; the message names it.
-    """
-    path = path_of(path)
-    if not path.is_file():
-        raise FileNotFoundError(f"{path} does not exist")
-    parser = config_parser(exit_on_error=False)
-    try:
-        values = parser.parse_string(path.read_text(encoding="utf-8"))
-    except (ArgumentError, TypeError) as error:
-        raise ValueError(f"{path}: {error}") from error
-    return from_values(parser, values)
-
-
-def from_values(parser: ArgumentParser, values: Namespace) -> PipelineConfig:
-    """Build the configuration from what a `config_parser` has read.
-
-    Raises:
-        ValueError: a value is out of its range, or two of them do not fit together.
-    """
-    built = parser.instantiate(values)
-    return PipelineConfig(**{f.name: built[f.name] for f in dataclasses.fields(PipelineConfig)})

@@ -8,14 +8,16 @@ it has arrived, so what goes there is written to the local disk first and then s
 A path is pathlib's, or for a URL universal_pathlib's, which has the same methods.
 """
 
+import io
 import os
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 from upath import UPath
+
+from pipeline.storage import is_url
 
 AnyPath = Path | UPath
 
@@ -32,7 +34,7 @@ def path_of(name: str | AnyPath) -> AnyPath:
     """
     if not isinstance(name, str):
         return name
-    if "://" not in name:
+    if not is_url(name):
         return Path(name)
     try:
         # Others write to the same folder, so a listing is never older than the question.
@@ -101,15 +103,10 @@ def write_text(path: str | AnyPath, text: str) -> None:
         temporary.write_bytes(text.encode())
 
 
-@contextmanager
-def readable(path: str | AnyPath) -> Iterator[Any]:
-    """Yield what libraries that open files themselves can read: a local path, or an open file."""
+def readable(path: str | AnyPath) -> Path | io.BytesIO:
+    """Return what libraries that open files themselves can read: a local path, or the bytes."""
     path = path_of(path)
-    if isinstance(path, Path):
-        yield path
-        return
-    with path.open("rb") as file:
-        yield file
+    return path if isinstance(path, Path) else io.BytesIO(path.read_bytes())
 
 
 def _flush(path: Path) -> None:

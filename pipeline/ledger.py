@@ -156,6 +156,15 @@ def count_rows(path: str | AnyPath) -> int:
     return _parquet(path, pq.read_metadata).num_rows
 
 
+def open_part(path: str | AnyPath) -> pq.ParquetFile:
+    """Open a ledger part to read it piece by piece.
+
+    Raises:
+        as `read_table`.
+    """
+    return _parquet(path, pq.ParquetFile)
+
+
 def write_failures(path: str | AnyPath, failures: Iterable[Failure]) -> None:
     """Write a block's failures, one JSON object a line; a block without any gets an empty file."""
     write_text(path, "".join(f"{to_json(failure)}\n" for failure in failures))
@@ -176,8 +185,7 @@ def read_failures(path: str | AnyPath) -> list[Failure]:
 def _parquet(path: str | AnyPath, read: Callable[[Any], T]) -> T:
     """Read a ledger part, or say what to do about a damaged one."""
     try:
-        with readable(path) as source:
-            return read(source)
+        return read(readable(path))
     except FileNotFoundError:
         raise
     except (pa.ArrowInvalid, OSError) as error:  # OSError: a page whose checksum is wrong

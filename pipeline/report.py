@@ -26,7 +26,8 @@ from pipeline.acceptance import (
     fit_acceptance,
     write_acceptance,
 )
-from pipeline.config import PipelineConfig, load_config
+from pipeline.config import PipelineConfig
+from pipeline.config_files import load_config
 from pipeline.context import Context, needs_ledger, read_context, with_ledger
 from pipeline.cutting import pieces
 from pipeline.examples import Example, audio_of, choose, fetch, make_example

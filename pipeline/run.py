@@ -20,7 +20,8 @@ from pipeline import __version__, files
 from pipeline.admission import read_canary
 from pipeline.backlog import Backlog, clean, find_backlog, withdraw
 from pipeline.blocks import label_block, process_block
-from pipeline.config import PipelineConfig, to_yaml
+from pipeline.config import PipelineConfig
+from pipeline.config_files import to_yaml
 from pipeline.context import Context, needs_ledger
 from pipeline.files import path_of
 from pipeline.layout import Layout

@@ -7,12 +7,10 @@ arithmetic on arrays, so a million rows are swept in seconds.
 """
 
 import dataclasses
-import io
 import math
 from collections import namedtuple
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, NamedTuple, cast
 
 import numpy as np
@@ -23,7 +21,7 @@ from pipeline.context import NOTHING, Context
 from pipeline.cutting import pieces
 from pipeline.files import AnyPath
 from pipeline.filters import CLIP_BITS, REASONS, FilterConfig, error_rate, verdict_bits
-from pipeline.ledger import PACKED, read_ledger
+from pipeline.ledger import PACKED, open_part, read_ledger
 from pipeline.limits import SWEEP
 from pipeline.schema import Sample
 
@@ -272,12 +270,7 @@ def _open_part(part: AnyPath) -> pq.ParquetFile:
     """Open a ledger part, or say why it cannot be judged."""
     if not part.is_file():
         raise FileNotFoundError(f"{part} does not exist: its block is not labelled yet; run again")
-    try:
-        file = pq.ParquetFile(part if isinstance(part, Path) else io.BytesIO(part.read_bytes()))
-    except pa.ArrowInvalid as error:
-        raise ValueError(
-            f"{part} is damaged or half-written ({error}); delete it, then run the pipeline again"
-        ) from error
+    file = open_part(part)
     needed = {f.name for f in dataclasses.fields(Sample) if f.default is dataclasses.MISSING}
     if missing := sorted(needed - set(file.schema_arrow.names)):
         file.close()

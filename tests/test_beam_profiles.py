@@ -10,7 +10,8 @@ from apache_beam.options.pipeline_options import StandardOptions
 from apache_beam.portability import common_urns
 from apache_beam.runners.portability.fn_api_runner.fn_runner import FnApiRunner
 
-from pipeline.config import PipelineConfig, config_parser, from_values
+from pipeline.config import PipelineConfig
+from pipeline.config_files import config_parser, from_values
 from pipeline.plan import Block, Keys
 from pipeline.run import ProcessBlock, build_graph
 from pipeline.workers import pipeline_options, resource_hints

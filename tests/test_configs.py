@@ -9,7 +9,7 @@ from jsonargparse import auto_cli
 
 from distill.config import TrainConfig
 from distill.evaluate_config import EvaluateConfig
-from pipeline.config import load_config
+from pipeline.config_files import load_config
 
 ROOT = Path(__file__).parents[1]
 CONFIGS = ROOT / "configs"

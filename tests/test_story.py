@@ -79,7 +79,7 @@ def test_from_a_corpus_to_a_student_that_anybody_can_load(hub: HubServer, tmp_pa
     config = write_config(tmp_path, teacher)
 
     assert pipeline(["run", "--config", str(config)]) == 0
-    assert pipeline(["publish", str(tmp_path / "dataset"), "--repo_id", DATASET]) == 0
+    assert pipeline(["publish", str(tmp_path / "dataset"), DATASET]) == 0
 
     copy = snapshot_download(DATASET, repo_type="dataset", local_dir=tmp_path / "copy")
     student, run, evaluation = (str(tmp_path / name) for name in ("init", "run", "evaluation"))
@@ -90,7 +90,7 @@ def test_from_a_corpus_to_a_student_that_anybody_can_load(hub: HubServer, tmp_pa
     assert distill(["train", *train, *data, "--device", "cpu", "--learning_rate", "1e-6"]) == 0
     models = ["--models", str(teacher), f"{run}/student", "--data", copy, "--output", evaluation]
     assert distill(["evaluate", *models, "--max_new_tokens", "20"]) == 0
-    publish = ["--student", f"{run}/student", "--repo_id", MODEL, "--results", evaluation]
+    publish = [f"{run}/student", MODEL, "--results", evaluation]
     assert distill(["publish", *publish, "--datasets", DATASET, "--licence", "cc0-1.0"]) == 0
 
     card = hub.repository(MODEL, "model").files["README.md"].decode()

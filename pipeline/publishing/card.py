@@ -14,9 +14,10 @@ from huggingface_hub import DatasetCardData
 
 from pipeline.publishing.facts import Facts
 from pipeline.publishing.features import features
-from pipeline.publishing.layout import configurations, public_name, split_name
+from pipeline.publishing.layout import configurations, split_name
 from pipeline.publishing.licences import hub_name
 from pipeline.schema import Index
+from pipeline.upload import public_name
 
 _SIZES = (
     (10**3, "n<1K"),

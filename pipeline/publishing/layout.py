@@ -17,6 +17,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from pipeline.schema import Index, ShardEntry
+from pipeline.upload import public_name
 
 INDEX, CARD, FACTS = "index.json", "README.md", "card.json"
 
@@ -62,12 +63,6 @@ def published_index(index: Index, entries: Iterable[ShardEntry]) -> Index:
         for name, value in index.filter.items()
     }
     return dataclasses.replace(index, teacher=teacher, filter=options, shards=tuple(entries))
-
-
-def public_name(name: str) -> str:
-    """Return a model or file by its own name where it was given by a path of this machine."""
-    is_path = name.startswith(("/", "~", ".")) or name.count("/") > 1
-    return name.rstrip("/").rsplit("/", 1)[-1] if is_path else name
 
 
 def split_name(split: str) -> str:

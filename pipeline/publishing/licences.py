@@ -94,9 +94,9 @@ def _complaint(held: list[CheckedShard], allowed: Collection[str], some_are_free
         f"{corpus}-{split}: {value:.2f} h under {licence!r}"
         for (corpus, split, licence), value in sorted(hours.items())
     )
-    advice = ["allow a licence that you have read with --allow_licence '[NAME]'"]
+    advice = ["allow a licence that you have read with --allow_licence NAME"]
     if some_are_free:
-        advice.insert(0, "publish the rest with --leave_out_forbidden true")
+        advice.insert(0, "publish the rest with --leave_out_forbidden")
     return (
         f"nothing was sent, because licences forbid redistribution or are not known to permit it: "
         f"{found}. You can {' or '.join(advice)}"

@@ -4,9 +4,9 @@ import re
 from pathlib import Path
 
 from pipeline.publishing.contents import CheckedShard
-from pipeline.publishing.layout import public_name, published_entry
+from pipeline.publishing.layout import published_entry
 from pipeline.schema import SidecarLabel, from_json, sidecar_path
-from pipeline.upload import Outgoing
+from pipeline.upload import Outgoing, public_name
 
 _SIDECAR = re.compile(r"labels@[\w-]+/[\w-]+/[\w-]+/(part-\d{3,}/)?[\w-]+\.jsonl")
 

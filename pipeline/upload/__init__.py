@@ -18,6 +18,7 @@ from pipeline.upload.publication import (
     Publication,
     describe,
     marker,
+    public_name,
 )
 from pipeline.upload.sending import (
     check_access,
@@ -40,5 +41,6 @@ __all__ = [
     "describe",
     "download_text",
     "marker",
+    "public_name",
     "publish",
 ]

@@ -124,6 +124,12 @@ def describe(done: Difference | Outcome) -> str:
     )
 
 
+def public_name(name: str) -> str:
+    """Return a model or file by its own name where it was given by a path of this machine."""
+    is_path = name.startswith(("/", "~", ".")) or name.count("/") > 1 or Path(name).exists()
+    return Path(name).name if is_path else name
+
+
 def marker(kind: Kind) -> Outgoing:
     """Return the file that says that a repository was made here."""
     return Outgoing(

@@ -254,7 +254,7 @@ def test_what_is_named_and_not_there_is_refused(
 def test_the_command_publishes_and_a_dry_run_does_not(
     student: Path, hub: HubServer, capsys: pytest.CaptureFixture[str]
 ):
-    arguments = ["publish", "--student", str(student), "--repo_id", REPO]
+    arguments = ["publish", str(student), REPO]
     assert main([*arguments, "--dry_run"]) == 0
     assert "model.safetensors" in capsys.readouterr().out
     assert not hub.repositories

@@ -10,9 +10,8 @@ from pipeline.config import (
     DecodingConfig,
     PipelineConfig,
     TeacherConfig,
-    load_config,
-    to_yaml,
 )
+from pipeline.config_files import load_config, to_yaml
 
 SMALLEST = """
 output: runs/mine

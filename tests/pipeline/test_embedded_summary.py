@@ -8,7 +8,8 @@ import pytest
 import soundfile
 
 from pipeline.blocks import build_shard
-from pipeline.config import CorpusConfig, PipelineConfig, to_yaml
+from pipeline.config import CorpusConfig, PipelineConfig
+from pipeline.config_files import to_yaml
 from pipeline.embedded.summary import Planted, count_planted, main, make_table, summarise
 from pipeline.layout import Layout
 from pipeline.ledger import write_failures, write_ledger

@@ -17,7 +17,7 @@ from types import SimpleNamespace
 import pytest
 
 from pipeline import stopwatch
-from pipeline.config import load_config, to_yaml
+from pipeline.config_files import load_config, to_yaml
 from pipeline.run import run
 from tests.pipeline import killing
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.__main__ import main
-from pipeline.config import to_yaml
+from pipeline.config_files import to_yaml
 from pipeline.run import run
 from pipeline.schema import read_index
 from pipeline.workers import RunError

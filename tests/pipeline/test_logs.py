@@ -5,7 +5,7 @@ import pytest
 
 from pipeline import logs
 from pipeline.__main__ import main
-from pipeline.config import to_yaml
+from pipeline.config_files import to_yaml
 
 
 @pytest.fixture(autouse=True)

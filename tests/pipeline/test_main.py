@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.__main__ import main
-from pipeline.config import to_yaml
+from pipeline.config_files import to_yaml
 from pipeline.locking import locked
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.config import to_yaml
+from pipeline.config_files import to_yaml
 from pipeline.ledger import read_ledger
 from pipeline.run import run
 from pipeline.schema import read_index

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from pipeline.audio import load_audio
-from pipeline.config import CorpusConfig, load_config
+from pipeline.config import CorpusConfig
+from pipeline.config_files import load_config
 from pipeline.corpora import Utterance
 from pipeline.plan import entries, make_plan
 from tests.pipeline.conftest import write_tone

@@ -315,11 +315,11 @@ def run_command(*arguments: str) -> int:
 def test_a_dry_run_prints_what_goes_up_and_sends_nothing(
     finished: Path, hub: HubServer, capsys: pytest.CaptureFixture[str]
 ):
-    assert run_command(str(finished), "--repo_id", REPO, "--dry_run") == 0
+    assert run_command(str(finished), REPO, "--dry_run") == 0
     printed = capsys.readouterr().out
     assert not hub.repositories
     listed = re.findall(r"^send +([\d,]+)  (\S+)$", printed, flags=re.MULTILINE)
-    assert run_command(str(finished), "--repo_id", REPO) == 0
+    assert run_command(str(finished), REPO) == 0
     sent = {
         path: len(content)
         for path, content in hub.repository(REPO).files.items()
@@ -332,9 +332,9 @@ def test_a_dry_run_prints_what_goes_up_and_sends_nothing(
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [
-        (["--repo_id", "no-owner"], 2, "OWNER/NAME"),
-        (["--repo_id", "somebody/name"], 1, "may not write there"),
-        (["--repo_id", REPO, "--commit_files", "0"], 2, "commit_files"),
+        (["no-owner"], 2, "OWNER/NAME"),
+        (["somebody/name"], 1, "may not write there"),
+        ([REPO, "--commit_files", "0"], 2, "commit_files"),
     ],
 )
 def test_the_command_says_in_one_line_why_it_does_not(
@@ -352,11 +352,14 @@ def test_the_command_says_in_one_line_why_it_does_not(
     assert not hub.repositories
 
 
-def test_licences_and_visibility_are_options(output: Path, hub: HubServer):
+def test_licences_and_visibility_are_options(
+    output: Path, hub: HubServer, capsys: pytest.CaptureFixture[str]
+):
     with_licence(output, "LDC-User")
-    assert run_command(str(output), "--repo_id", REPO) == 2
+    assert run_command(str(output), REPO) == 2
+    assert "--allow_licence NAME" in capsys.readouterr().err
     options = ["--allow_licence", "LDC-User", "--private", "false"]
-    assert run_command(str(output), "--repo_id", REPO, *options) == 0
+    assert run_command(str(output), REPO, *options) == 0
     assert not hub.repository(REPO).private
 
 

@@ -14,11 +14,11 @@ from pipeline.publishing.layout import (
     configurations,
     is_shard,
     path_of,
-    public_name,
     published_entry,
 )
 from pipeline.publishing.licences import REDISTRIBUTABLE, hub_name
 from pipeline.schema import ShardEntry
+from pipeline.upload import public_name
 
 NAMES = st.text(f"{string.ascii_letters}{string.digits}_-", min_size=1, max_size=12)
 
