@@ -24,6 +24,7 @@ from distill.data import BatchStream
 from distill.distillation import Distillation
 from distill.joint import learned_steps_in, quantise_in_training
 from distill.layer_matching import LayerMatching
+from distill.layerdrop import drop_inner_layers
 from distill.progress import ShowProgress
 from distill.quantization import packed
 from distill.quantization.config import QuantizationConfig
@@ -134,7 +135,7 @@ def make_step(config: TrainConfig, processor: WhisperProcessor) -> Distillation:
     student = load_model(config.student)
     if config.gradient_checkpointing:
         student.gradient_checkpointing_enable({"use_reentrant": False})
-    student.model.decoder.layerdrop = config.decoder_layerdrop  # of this training, not of the model
+    drop_inner_layers(student.model.decoder, config.decoder_layerdrop)
     teacher = load_model(config.teacher) if config.teacher and needs_teacher(config) else None
     hidden_loss = None
     if config.hidden and teacher is not None:

@@ -297,10 +297,8 @@ def training_arguments(config: TrainConfig) -> Seq2SeqTrainingArguments:
         report_to=["tensorboard"],
         ignore_data_skip=True,  # the stream skips by itself, without decoding
         disable_tqdm=True,
-        # Every trained weight takes part in every step, but for steps of grids not in use yet and
-        # skipped layers.
-        ddp_find_unused_parameters=config.decoder_layerdrop > 0
-        or bool(config.quantization and config.quantization.learn_scale),
+        # Every trained weight takes part in every step, but for steps of grids not in use yet.
+        ddp_find_unused_parameters=bool(config.quantization and config.quantization.learn_scale),
         remove_unused_columns=False,
         label_names=["labels"],
         seed=config.seed,

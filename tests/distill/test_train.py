@@ -475,10 +475,11 @@ def test_references_can_be_learnt_without_a_teacher_and_with_the_encoder(configu
 
 
 def test_skipped_layers_are_a_matter_of_the_training_and_not_of_the_student(
-    configure: Configure, tmp_path: Path
+    configure: Configure, tmp_path: Path, teacher_folder: Path
 ):
-    whole = train(configure(max_steps=2))
-    dropped = train(configure(max_steps=2, decoder_layerdrop=0.9, output=str(tmp_path / "dropped")))
+    options = {"student": str(teacher_folder), "max_steps": 2}
+    whole = train(configure(**options))
+    dropped = train(configure(**options, decoder_layerdrop=0.9, output=str(tmp_path / "dropped")))
 
     assert any(not torch.equal(w, weights(dropped)[n]) for n, w in weights(whole).items())
     assert load_model(str(dropped)).config.decoder_layerdrop == 0.0
