@@ -106,7 +106,7 @@ class TrainConfig:
     `model.decoder.layers.0.*`."""
     decoder_layerdrop: float = 0.0
     """Share of the clips that go past a decoder layer, drawn anew for each layer but the first and
-    the last (LayerDrop, arXiv 1909.11556): such a teacher's students start from less of an error."""
+    the last (LayerDrop, arXiv 1909.11556). Students of such a teacher start from less error."""
     average_decay: float | None = None
     """Keep a moving average of the weights with this decay (such as 0.999), which becomes the
     student; null takes the weights themselves."""
