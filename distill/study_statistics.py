@@ -77,14 +77,15 @@ def difference(
     rate: float, draws: np.ndarray, other_rate: float, other_draws: np.ndarray
 ) -> Difference:
     """Compare two students by their mean rates and their draws, paired."""
-    low, high = interval(draws - other_draws)
-    tiny = 1e-9  # the other may have no error
-    relative_low, relative_high = interval(draws / np.maximum(other_draws, tiny) - 1)
+    differences = draws - other_draws
+    low, high = interval(differences)
+    tiny = 1e-9  # the other may have no error; nor may both, which is no difference
+    relative_low, relative_high = interval(differences / np.maximum(other_draws, tiny))
     return Difference(
         value=rate - other_rate,
         low=low,
         high=high,
-        relative=rate / max(other_rate, tiny) - 1,
+        relative=(rate - other_rate) / max(other_rate, tiny),
         relative_low=relative_low,
         relative_high=relative_high,
     )

@@ -77,3 +77,5 @@ def test_against_a_student_without_errors_nothing_is_divided_by_zero():
     draws = resampled({"none": none, "some": some}, np.arange(3), 20)
     found = difference(0.1, draws["some"], 0.0, draws["none"])
     assert np.isfinite(found.relative)
+    same = difference(0.0, draws["none"], 0.0, draws["none"])
+    assert same.relative == same.relative_low == same.relative_high == 0.0
