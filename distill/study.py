@@ -108,13 +108,14 @@ def study(config: StudyConfig) -> StudyResults:
     known = training_speakers(arms, config.unknown_speakers)
     clips, left_out = unseen(validation_clips(config.test), known, config.unknown_speakers)
     people = [sample.speaker or sample.id for sample, _ in clips]
-    speakers = np.unique(people, return_inverse=True)[1]
+    drawn = people if config.resample == "speakers" else [sample.id for sample, _ in clips]
+    drawn = np.unique(drawn, return_inverse=True)[1]
 
     listener = Listener(clips, config.test.batch_size)
     heard = {TEACHER: listener.counts(config.teacher, output / "teacher" / "heard.json")[None]}
     heard |= {arm.name: judged(arm, config, listener) for arm in arms}
     speeds = measure_speeds(arms, config, listener)
-    table = Comparisons(heard, speakers, config.bootstrap_samples)
+    table = Comparisons(heard, drawn, config.bootstrap_samples)
     low, high = interval(table.draws[WER][TEACHER])
     results = StudyResults(
         teacher=config.teacher,
@@ -123,7 +124,7 @@ def study(config: StudyConfig) -> StudyResults:
         teacher_high=high,
         teacher_cer=table.rate(TEACHER, CER),
         test_clips=len(clips),
-        test_speakers=int(speakers.max()) + 1,
+        test_speakers=len(set(people)),
         seen_speakers_left_out=left_out,
         max_steps=config.max_steps,
         arms=[summarise(arm, config, table, speeds) for arm in arms],
@@ -141,9 +142,9 @@ def study(config: StudyConfig) -> StudyResults:
 class Comparisons:
     """What all students heard, resampled once for each rate."""
 
-    def __init__(self, counts: dict[str, np.ndarray], speakers: np.ndarray, samples: int) -> None:
+    def __init__(self, counts: dict[str, np.ndarray], groups: np.ndarray, samples: int) -> None:
         self.counts = counts
-        self.draws = {kind: resampled(counts, speakers, samples, kind) for kind in (WER, CER)}
+        self.draws = {kind: resampled(counts, groups, samples, kind) for kind in (WER, CER)}
 
     def rate(self, name: str, kind: int) -> float:
         """Return the mean rate over the seeds."""

@@ -61,7 +61,10 @@ class StudyConfig:
     learning_rate: float = 1e-4
     warmup_steps: int = 50
     bootstrap_samples: int = 2000
-    """Resamplings, of seeds and of speakers, that the intervals are made from."""
+    """Resamplings that the intervals are made from."""
+    resample: Literal["speakers", "clips"] = "speakers"
+    """What is drawn beside the seeds. `speakers` answers for other people and needs a good handful
+    of them; `clips` is narrower and answers for other clips of the same people, as `evaluate`."""
     speed_rounds: int = 5
     """How often each kind of model hears a batch for its speed; the fastest counts. 0 leaves speed
     out."""

@@ -1,8 +1,8 @@
 """Error rates of students with several seeds, and intervals of what differs between them.
 
-Resampling draws seeds and speakers together, and the same ones for every student: an interval says
-what other trainings on other people would give, and that of a difference is paired. Few seeds are
-still few: three say little about how far trainings scatter.
+Resampling draws seeds and speakers (or clips) together, and the same ones for every student: an
+interval says what other trainings on other people would give, and that of a difference is paired.
+Few seeds are still few: three say little about how far trainings scatter.
 """
 
 # Counts are (seeds, clips, 4): word errors, words, character errors, characters.
@@ -47,7 +47,7 @@ def resampled(
 ) -> dict[str, np.ndarray]:
     """Draw seeds and speakers again and again; return the mean rates, the same draws for all.
 
-    `speakers` numbers those of the clips.
+    `speakers` numbers those of the clips; a number for each clip draws clips.
     """
     num_speakers = int(speakers.max()) + 1
     by_speaker = {}

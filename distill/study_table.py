@@ -54,8 +54,8 @@ def to_markdown(results: dict[str, Any]) -> str:
         f"{', '.join(map(str, config['seeds']))}; {results['test_clips']} test clips of "
         f"{results['test_speakers']} speakers whom no student has heard in training "
         f"({results['seen_speakers_left_out']} clips of others left out). Intervals hold 95 % of "
-        f"{config['bootstrap_samples']} resamplings of seeds and speakers; those of differences "
-        "are paired. All are compared with the student in bold: "
+        f"{config['bootstrap_samples']} resamplings of seeds and {config['resample']}; those of "
+        "differences are paired. All are compared with the student in bold: "
         f"{config['layers']} decoder layers, labels and KL, float weights.",
         "",
         "MB are of the weights, in float16 where they are on no grid. Speed is that of a batch of "

@@ -29,7 +29,7 @@ def results(*arms: dict[str, Any]) -> dict[str, Any]:
         "teacher": "embedded", "teacher_wer": 0.1, "teacher_low": 0.08, "teacher_high": 0.12,
         "teacher_cer": 0.05, "test_clips": 30, "test_speakers": 4, "seen_speakers_left_out": 3,
         "max_steps": 500, "arms": list(arms), "pairs": [],
-        "config": {"layers": 2, "seeds": [0, 1], "bootstrap_samples": 2000},
+        "config": {"layers": 2, "seeds": [0, 1], "bootstrap_samples": 2000, "resample": "clips"},
         "hardware": {"processor": "a processor", "gpus": [], "threads": 2},
     }  # fmt: skip
 
@@ -105,6 +105,7 @@ def test_the_page_says_who_was_tested_on_what():
     assert "Teacher `embedded`: 10.0 % WER (8.0 to 12.0), 5.0 % CER. Students of 500 steps" in page
     assert "30 test clips of 4 speakers" in page
     assert "(3 clips of others left out)" in page
+    assert "2000 resamplings of seeds and clips" in page
     assert "Made on a processor, 2 thread(s)." in page
 
 
