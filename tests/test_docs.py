@@ -152,7 +152,7 @@ def test_every_other_command_is_one_that_its_program_accepts(
     match program:
         case "whisper-pipeline" | "whisper-distill":
             check_arguments(program, arguments)
-        case "torchrun":
+        case "torchrun" | "accelerate":
             check_arguments("whisper-distill", arguments[arguments.index("distill") + 1 :])
         case "make":
             targets = re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
