@@ -6,7 +6,6 @@ is, and a column of a data frame.
 
 import dataclasses
 import statistics
-import time
 from collections.abc import Callable
 from typing import Any
 
@@ -17,26 +16,21 @@ from distill.evaluate_data import EvaluationClip
 from distill.evaluate_hearing import (
     AnyRecognizer,
     Loaded,
-    batches,
     hear_batches,
     hear_clips,
-    hear_long,
 )
-from distill.evaluate_scores import compare, rates, score_all
+from distill.evaluate_long import chunk_lengths, long_form
+from distill.evaluate_scores import score_all
+from distill.evaluate_speed import assistants, latency, speculative
 from distill.hallucination import longest_loop, non_speech
 from distill.longform import Options, sequential, short
 from distill.robustness import Noise, add_noise
-from distill.speculative import Assistant, check_match, make_assistant
-from distill.transcribe import STUDENT_CHUNK_SECONDS, TEACHER_CHUNK_SECONDS
 from distill.transcribe import run as run_jobs
-from distill.whisper_recognizer import WhisperRecognizer
-from distill.windows import Heard, Window
+from distill.windows import Window
 from pipeline.schema import SAMPLE_RATE
 from pipeline.scoring import Score, corpus_rate, normalize
 
 Row = dict[str, Any]
-_LATENCY_REPEATS = 5
-_SPECULATIVE_BATCHES = (1, 4, 16)
 
 
 def run(
@@ -80,136 +74,6 @@ def check(config: EvaluateConfig, recognizers: list[AnyRecognizer]) -> None:
         assistants(recognizers)
     for kind in config.robustness.noises:
         Noise(kind)
-
-
-def latency(
-    config: EvaluateConfig, recognizers: list[AnyRecognizer], clips: list[EvaluationClip]
-) -> list[Row]:
-    """Time a batch of each size, the models taking turns; the median of a few."""
-    rows = []
-    for size in config.latency_batches:
-        batch = [clips[number % len(clips)] for number in range(size)]
-        windows = [Window(samples=clip.audio(), language=clip.language) for clip in batch]
-        taken: list[list[float]] = [[] for _ in recognizers]
-        for repeat in range(_LATENCY_REPEATS + 1):
-            for number, recognizer in enumerate(recognizers):
-                features = recognizer.extract([window.samples for window in windows])
-                started = time.perf_counter()
-                recognizer.hear_features(features, windows)
-                if repeat:
-                    taken[number].append(time.perf_counter() - started)
-        audio_seconds = sum(clip.duration_seconds for clip in batch)
-        for number, recognizer in enumerate(recognizers):
-            seconds = statistics.median(taken[number])
-            rows.append(
-                {
-                    "model": recognizer.name,
-                    "batch_size": size,
-                    "batch_seconds": round(seconds, 4),
-                    "rtfx": round(audio_seconds / seconds, 2),
-                    "relative_speed": round(statistics.median(taken[0]) / seconds, 3),
-                }
-            )
-    return rows
-
-
-def long_form(
-    config: EvaluateConfig,
-    recognizers: list[AnyRecognizer],
-    long: list[EvaluationClip],
-    in_chunks: bool,
-) -> list[Row]:
-    """Measure long recordings, sequentially or in chunks."""
-    rows, first_scores, first_seconds = [], [], 0.0
-    for recognizer in recognizers:
-        chunk = config.longform.chunk_seconds or (
-            STUDENT_CHUNK_SECONDS if recognizer.is_student else TEACHER_CHUNK_SECONDS
-        )
-        row, scores, seconds = _long_row(config, recognizer, long, chunk if in_chunks else None)
-        if not first_scores:
-            first_scores, first_seconds = scores, seconds
-        else:
-            found = compare(first_scores, scores, config.seed, config.bootstrap_samples)
-            row["p_value"] = round(found.p_value, 4) if found else None
-        row["relative_speed"] = round(first_seconds / seconds, 3)
-        rows.append(row)
-    return rows
-
-
-def chunk_lengths(
-    config: EvaluateConfig, recognizers: list[AnyRecognizer], long: list[EvaluationClip]
-) -> list[Row]:
-    """Measure chunked with chunks of different lengths."""
-    return [
-        _long_row(config, recognizer, long, seconds)[0]
-        for recognizer in recognizers
-        for seconds in config.chunk_lengths
-    ]
-
-
-def speculative(
-    config: EvaluateConfig, recognizers: list[AnyRecognizer], clips: list[EvaluationClip]
-) -> list[Row]:
-    """Let each model draft for the first one; both ways of decoding take turns on each batch."""
-    teacher, students = assistants(recognizers)
-    rows = []
-    for student in students:
-        assistant = make_assistant(student.model, teacher.model)
-        for size in _SPECULATIVE_BATCHES:
-            rows.append(_assisted(teacher, assistant, student.name, clips, size))
-    return rows
-
-
-def assistants(
-    recognizers: list[AnyRecognizer],
-) -> tuple[WhisperRecognizer, list[WhisperRecognizer]]:
-    """Return the first model and those that may draft for it; CTranslate2's can do neither.
-
-    Raises:
-        ValueError: the first model cannot be assisted, or another one does not match it.
-    """
-    teacher = recognizers[0]
-    if not isinstance(teacher, WhisperRecognizer):
-        raise ValueError(f"{teacher.name} cannot be assisted; speculative needs a plain Whisper")
-    students = [other for other in recognizers[1:] if isinstance(other, WhisperRecognizer)]
-    for student in students:
-        check_match(student.name, student.model.config, teacher.model.config)
-    return teacher, students
-
-
-def _assisted(
-    teacher: WhisperRecognizer,
-    assistant: Assistant,
-    name: str,
-    clips: list[EvaluationClip],
-    size: int,
-) -> Row:
-    taken = {False: 0.0, True: 0.0}
-    heard: dict[bool, list[Heard]] = {False: [], True: []}
-    for number, batch in enumerate(batches(clips, size)):
-        windows = [Window(samples=c.audio(), language=c.language) for c in batch]
-        features = teacher.extract([window.samples for window in windows])
-        order = (False, True) if number % 2 else (True, False)
-        for assisted in order:
-            teacher.assistant = assistant if assisted else None
-            if number == 0:
-                teacher.hear_features(features, windows)
-            started = time.perf_counter()
-            heard[assisted] += teacher.hear_features(features, windows)
-            taken[assisted] += time.perf_counter() - started
-    teacher.assistant = None
-    same = sum(a.tokens == b.tokens for a, b in zip(heard[False], heard[True], strict=True))
-    drafted = sum(one.num_drafted for one in heard[True])
-    steps = sum(one.num_steps for one in heard[True])
-    return {
-        "model": name,
-        "batch_size": size,
-        "relative_speed": round(taken[False] / taken[True], 3),
-        "identical": round(same / len(clips), 5),
-        "acceptance": round(sum(one.num_accepted for one in heard[True]) / max(drafted, 1), 4),
-        "tokens_per_step": round(sum(len(one.tokens) + 1 for one in heard[True]) / steps, 3),
-        "shared_encoder": assistant.encoder is None,
-    }
 
 
 def robustness(
@@ -355,32 +219,6 @@ def edges(recognizers: list[AnyRecognizer], clips: list[EvaluationClip]) -> list
                 }
             )
     return rows
-
-
-def _long_row(
-    config: EvaluateConfig,
-    recognizer: AnyRecognizer,
-    long: list[EvaluationClip],
-    chunk: float | None,
-) -> tuple[Row, list[Score], float]:
-    options = Options(longform=config.longform)
-    texts, seconds = hear_long(recognizer, long, config.batch_size, options, chunk)
-    scores = score_all(long, texts)
-    found = rates(long, texts, scores, config.seed, config.bootstrap_samples)
-    row = {
-        "model": recognizer.name,
-        "chunk_seconds": chunk,
-        "recordings": len(long),
-        "wer": round(found.wer, 5),
-        "wer_low": round(found.wer_low, 5),
-        "wer_high": round(found.wer_high, 5),
-        "insertion_rate": round(found.insertion_rate, 5),
-        "repeated_five_grams": found.loops.repeated_five_grams,
-        "longest_loop": found.loops.longest_loop,
-        "decode_seconds": round(seconds, 3),
-        "rtfx": round(sum(clip.duration_seconds for clip in long) / seconds, 2),
-    }
-    return row, scores, seconds
 
 
 def _rate(scores: list[Score]) -> float:

@@ -1,66 +1,78 @@
 """`whisper-distill study`: students that differ in one thing, and the table that compares them.
 
-The questions are those of the Distil-Whisper paper's ablations: how deep, with or without the
-teacher's distribution, which threshold for the labels, how much data. Every student is trained with
-several seeds and judged on speakers that none of them has heard. Intervals come from resampling
-seeds and speakers together, so they say what another training on other people would give.
+The questions are those of the ablations of Distil-Whisper (how deep, with or without the teacher's
+distribution, which threshold for the labels, how much data) and of DQ-Whisper (which layer learns
+from which, on which grid, rounded afterwards or trained). Every student is trained with several
+seeds and judged on speakers that none of them has heard.
 """
 
 import dataclasses
 import json
 import logging
-from collections.abc import Iterator
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import yaml
 
 from distill.config import InitConfig, TrainConfig
-from distill.loss_config import LossConfig
+from distill.quantization.config import QuantizeConfig
+from distill.quantize import quantize
 from distill.run_card import describe_hardware, library_versions
 from distill.shards import passes_filter, read_shard, shard_passes
-from distill.student import load_model, load_processor, num_parameters
+from distill.student import load_model, num_parameters
+from distill.study_arms import Arm, base_name, make_arms, pairs
 from distill.study_config import StudyConfig
+from distill.study_judging import Listener, weight_bytes, weights_sha256
+from distill.study_statistics import CER, WER, Difference, difference, interval, rates, resampled
 from distill.study_table import to_markdown
 from distill.train import init, train
-from distill.validation import Clip, hear, validation_clips
+from distill.validation import Clip, validation_clips
 
 logger = logging.getLogger(__name__)
 
-
-@dataclass(frozen=True, kw_only=True)
-class Arm:
-    """One kind of student."""
-
-    name: str
-    question: str
-    layers: int
-    config: TrainConfig
-    """With the first seed."""
+TEACHER = "teacher"
 
 
 @dataclass(frozen=True, kw_only=True)
 class ArmResult:
-    """How one kind of student did."""
+    """How one kind of student did; rates are fractions and means over the seeds."""
 
     name: str
     question: str
     layers: int
     parameters: int
+    size_bytes: int | None
+    """Of the weights: on their grids, or in float16."""
     hours: float
     """Of the clips that it learnt from."""
     wer: float
-    """Mean over the seeds; a fraction."""
     wer_low: float
     wer_high: float
     """95 % interval."""
+    cer: float
+    cer_low: float
+    cer_high: float
     seeds: list[float]
-    """The rate of each seed."""
-    difference: float
-    """From the student that all are compared with; below 0 is better."""
-    difference_low: float
-    difference_high: float
+    """The word error rate of each seed."""
+    speed: float | None
+    """How many times as fast as the student that all are compared with, on this machine."""
+    difference: Difference
+    """In WER, from the student that all are compared with."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PairResult:
+    """Two students that answer a question together."""
+
+    name: str
+    against: str
+    wer: Difference
+    wer_verdict: str
+    cer: Difference
+    cer_verdict: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,11 +83,13 @@ class StudyResults:
     teacher_wer: float
     teacher_low: float
     teacher_high: float
+    teacher_cer: float
     test_clips: int
     test_speakers: int
     seen_speakers_left_out: int
     max_steps: int
     arms: list[ArmResult]
+    pairs: list[PairResult]
     hardware: dict[str, Any]
     versions: dict[str, str]
     config: dict[str, Any]
@@ -90,30 +104,31 @@ def study(config: StudyConfig) -> StudyResults:
     """
     output = Path(config.output)
     output.mkdir(parents=True, exist_ok=True)
-    teacher = load_model(config.teacher)
-    arms = list(make_arms(config, teacher.config.decoder_layers))
-    clips, left_out = unseen(validation_clips(config.test), training_speakers(arms))
-    speakers = np.unique([s.speaker or s.id for s, _ in clips], return_inverse=True)[1]
+    arms = list(make_arms(config, load_model(config.teacher).config.decoder_layers))
+    known = training_speakers(arms, config.unknown_speakers)
+    clips, left_out = unseen(validation_clips(config.test), known, config.unknown_speakers)
+    people = [sample.speaker or sample.id for sample, _ in clips]
+    drawn = people if config.resample == "speakers" else [sample.id for sample, _ in clips]
+    drawn = np.unique(drawn, return_inverse=True)[1]
 
-    processor = load_processor(config.teacher)
-    heard = hear(teacher.eval(), processor, clips, config.test.batch_size)
-    counts = {
-        "teacher": np.array([[(h.errors, h.length) for h in heard]]),
-        **{arm.name: judged(arm, config, clips) for arm in arms},
-    }
-    draws = resampled(counts, speakers, config.bootstrap_samples)
-    base = base_name(config)
-    teacher_low, teacher_high = interval(draws["teacher"])
+    listener = Listener(clips, config.test.batch_size)
+    heard = {TEACHER: listener.counts(config.teacher, output / "teacher" / "heard.json")[None]}
+    heard |= {arm.name: judged(arm, config, listener) for arm in arms}
+    speeds = measure_speeds(arms, config, listener)
+    table = Comparisons(heard, drawn, config.bootstrap_samples)
+    low, high = interval(table.draws[WER][TEACHER])
     results = StudyResults(
         teacher=config.teacher,
-        teacher_wer=float(rates(counts["teacher"]).mean()),
-        teacher_low=teacher_low,
-        teacher_high=teacher_high,
+        teacher_wer=table.rate(TEACHER, WER),
+        teacher_low=low,
+        teacher_high=high,
+        teacher_cer=table.rate(TEACHER, CER),
         test_clips=len(clips),
-        test_speakers=int(speakers.max()) + 1,
+        test_speakers=len(set(people)),
         seen_speakers_left_out=left_out,
         max_steps=config.max_steps,
-        arms=[summarise(arm, config, counts, draws, base) for arm in arms],
+        arms=[summarise(arm, config, table, speeds) for arm in arms],
+        pairs=[table.pair(*names) for names in pairs(config, set(heard))],
         hardware=describe_hardware(),
         versions=library_versions(),
         config=dataclasses.asdict(config),
@@ -124,99 +139,140 @@ def study(config: StudyConfig) -> StudyResults:
     return results
 
 
-def make_arms(config: StudyConfig, teacher_layers: int) -> Iterator[Arm]:
-    """List the students; the one that all are compared with is among the depths."""
-    if config.layers > teacher_layers:
-        raise ValueError(
-            f"layers is {config.layers}, but the teacher has {teacher_layers} decoder layers"
+class Comparisons:
+    """What all students heard, resampled once for each rate."""
+
+    def __init__(self, counts: dict[str, np.ndarray], groups: np.ndarray, samples: int) -> None:
+        self.counts = counts
+        self.draws = {kind: resampled(counts, groups, samples, kind) for kind in (WER, CER)}
+
+    def rate(self, name: str, kind: int) -> float:
+        """Return the mean rate over the seeds."""
+        return float(rates(self.counts[name], kind).mean())
+
+    def difference(self, name: str, against: str, kind: int) -> Difference:
+        """Hold a student against another one."""
+        draws = self.draws[kind]
+        one, other = self.rate(name, kind), self.rate(against, kind)
+        return difference(one, draws[name], other, draws[against])
+
+    def pair(self, name: str, against: str) -> PairResult:
+        """Hold a student against another one in both rates."""
+        wer, cer = (self.difference(name, against, kind) for kind in (WER, CER))
+        return PairResult(
+            name=name,
+            against=against,
+            wer=wer,
+            wer_verdict=wer.verdict,
+            cer=cer,
+            cer_verdict=cer.verdict,
         )
-    depths = {n for n in {config.layers, *config.decoder_layers} if n <= teacher_layers}
-    for layers in sorted(depths):
-        yield make_arm(config, f"layers-{layers}", "decoder layers", layers)
-    labels_only = LossConfig(preset="labels-only")
-    yield make_arm(config, "labels-only", "loss", config.layers, loss=labels_only)
-    for threshold in config.thresholds if config.corrupted else []:
-        limit = threshold if threshold < 1 else None
-        reading = dataclasses.replace(config.data.filter, max_wer=limit)
-        data = dataclasses.replace(config.data, shards=config.corrupted, weights=[], filter=reading)
-        name = f"threshold-{round(threshold * 100)}"
-        yield make_arm(config, name, "threshold", config.layers, data=data)
-    for share in (s for s in config.shares if s < 1):
-        reading = dataclasses.replace(config.data.filter, share=share)
-        data = dataclasses.replace(config.data, filter=reading)
-        name = f"data-{round(share * 100)}"
-        yield make_arm(config, name, "data", config.layers, data=data)
 
 
-def base_name(config: StudyConfig) -> str:
-    """Name the student that the others are compared with."""
-    return f"layers-{config.layers}"
-
-
-def make_arm(config: StudyConfig, name: str, question: str, layers: int, **changes: Any) -> Arm:
-    """Configure one kind of student; what is not given is as of the one that all compare with."""
-    loss = changes.get("loss", LossConfig())
-    fields: dict[str, Any] = {"data": config.data, "loss": loss} | changes
-    training = TrainConfig(
-        output=str(Path(config.output) / name),
-        student=str(Path(config.output) / f"init-{layers}"),
-        teacher=config.teacher if loss.weights[1] else None,
-        max_steps=config.max_steps,
-        learning_rate=config.learning_rate,
-        warmup_steps=config.warmup_steps,
-        save_steps=config.max_steps,
-        keep_checkpoints=1,
-        dtype=config.dtype,
-        device=config.device,
-        **fields,
-    )
-    return Arm(name=name, question=question, layers=layers, config=training)
-
-
-def judged(arm: Arm, config: StudyConfig, clips: list[Clip]) -> np.ndarray:
-    """Train an arm with every seed; return errors and lengths, (seeds, clips, 2)."""
-    start = Path(arm.config.student)
-    if not (start / "config.json").is_file():
-        init(InitConfig(teacher=config.teacher, output=str(start), decoder_layers=arm.layers))
+def judged(arm: Arm, config: StudyConfig, listener: Listener) -> np.ndarray:
+    """Train an arm with every seed; return errors and lengths, (seeds, clips, 4)."""
     found = []
-    for seed in config.seeds:
-        folder = Path(arm.config.output) / f"seed-{seed}"
+    for seed in config.seeds if arm.trained else config.seeds[:1]:
         logger.info("%s, seed %d", arm.name, seed)
-        student = train(dataclasses.replace(arm.config, output=str(folder), seed=seed))
-        done = folder / "heard.json"
-        known = json.loads(done.read_text()) if done.is_file() else {}
-        if known.keys() != {sample.id for sample, _ in clips}:
-            model = load_model(str(student)).eval()
-            processor = load_processor(str(student))
-            heard = hear(model, processor, clips, config.test.batch_size)
-            known = {h.sample.id: [h.errors, h.length] for h in heard}
-            done.write_text(json.dumps(known))
-        found.append([known[sample.id] for sample, _ in clips])
+        folder = make_student_of(arm, config, seed)
+        found.append(listener.counts(str(folder), folder.parent / f"{folder.name}-heard.json"))
     return np.array(found)
 
 
-def training_speakers(arms: list[Arm]) -> set[str]:
-    """Return everyone whose clips any student learns from."""
-    return {
+def make_student_of(arm: Arm, config: StudyConfig, seed: int) -> Path:
+    """Return the folder of an arm's student; what is there already is not made again."""
+    start = Path(arm.config.student)
+    if config.student is None and not (start / "config.json").is_file():
+        init(InitConfig(teacher=config.teacher, output=str(start), decoder_layers=arm.layers))
+    if not arm.trained:
+        return start
+    training = arm.training(seed)
+    student = Path(training.output) / "student"
+    if not is_trained(training):
+        student = train(training)
+        shutil.rmtree(Path(training.output) / "checkpoints")  # many students, much room
+    if arm.rounded is None:
+        return student
+    rounded = Path(training.output) / arm.name
+    record, made_of = rounded / "made_of.sha256", weights_sha256(str(student))
+    if not record.is_file() or record.read_text() != made_of:
+        quantize(QuantizeConfig(model=str(student), output=str(rounded), preset=arm.rounded))
+        record.write_text(made_of)
+    return rounded
+
+
+def is_trained(config: TrainConfig) -> bool:
+    """Tell whether a training has ended, and was this one; its checkpoints are gone then."""
+    output = Path(config.output)
+    known = output / "train.yaml"
+    if not known.is_file() or (output / "checkpoints").exists():
+        return False
+    now = yaml.safe_load(yaml.safe_dump(dataclasses.asdict(config)))
+    done = (output / "student" / "processor_config.json").is_file()  # what is written last
+    return done and yaml.safe_load(known.read_text()) == now
+
+
+def measure_speeds(arms: list[Arm], config: StudyConfig, listener: Listener) -> dict[str, float]:
+    """Return how fast the kinds of models are that a study has, relative to the compared one."""
+    if not config.speed_rounds:
+        return {}
+    kinds: dict[tuple[int, str], str] = {}
+    names: dict[str, tuple[int, str]] = {}
+    for arm in arms:
+        grid = arm.rounded or (arm.config.quantization and arm.config.quantization.preset) or ""
+        names[arm.name] = arm.layers, grid
+        kinds.setdefault(names[arm.name], arm.name)
+    by_name = {arm.name: arm for arm in arms}
+    seconds = listener.seconds(
+        {
+            name: str(make_student_of(by_name[name], config, config.seeds[0]))
+            for name in kinds.values()
+        },
+        config.speed_rounds,
+    )
+    base = seconds[kinds[names[base_name(config)]]]
+    return {name: base / seconds[kinds[kind]] for name, kind in names.items()}
+
+
+def training_speakers(arms: list[Arm], allow_unknown: bool = False) -> set[str]:
+    """Return everyone whose clips any student learns from.
+
+    Raises:
+        ValueError: clips do not say who speaks, so nobody is known to be unseen.
+    """
+    speakers = {
         sample.speaker
         for data in {id(arm.config.data): arm.config.data for arm in arms}.values()
         for reading in shard_passes(data)
         for sample, _ in read_shard(reading.path)
-        if sample.speaker
     }
+    if "" in speakers and not allow_unknown:
+        raise ValueError(
+            "clips to learn from name no speaker, so no test clip is known to be of another one; "
+            "name them in the corpus, or set unknown_speakers: true if the splits share nobody"
+        )
+    return speakers - {""}
 
 
-def unseen(clips: list[Clip], speakers: set[str]) -> tuple[list[Clip], int]:
+def unseen(
+    clips: list[Clip], speakers: set[str], allow_unknown: bool = False
+) -> tuple[list[Clip], int]:
     """Return the clips of other speakers, and how many were left out.
 
     Raises:
         ValueError: none is left.
     """
-    left = [clip for clip in clips if clip[0].speaker not in speakers]
+    left = [
+        clip
+        for clip in clips
+        if clip[0].speaker not in speakers and (clip[0].speaker or allow_unknown)
+    ]
     if not left:
+        nameless = sum(not sample.speaker for sample, _ in clips)
         raise ValueError(
-            f"all {len(clips)} test clips are of speakers that training has too; split the corpus "
-            "by speaker"
+            f"of {len(clips)} test clips, {len(clips) - nameless} are of speakers that training "
+            f"has too, and {nameless} name none; split the corpus by speaker, or set "
+            "unknown_speakers: true if the splits share nobody"
         )
     return left, len(clips) - len(left)
 
@@ -230,68 +286,29 @@ def hours(arm: Arm) -> float:
         for sample, _ in read_shard(reading.path)
         if passes_filter(sample, data.filter)
     )
-    return sum(seconds) / 3600
-
-
-def rates(counts: np.ndarray) -> np.ndarray:
-    """Return the error rate of each seed from (seeds, clips, 2)."""
-    errors, lengths = counts.sum(axis=1).T
-    return errors / np.maximum(lengths, 1)
-
-
-def resampled(
-    counts: dict[str, np.ndarray], speakers: np.ndarray, num_samples: int
-) -> dict[str, np.ndarray]:
-    """Draw seeds and speakers again and again; return the mean rates, the same draws for all.
-
-    `counts` are (seeds, clips, 2) and `speakers` numbers those of the clips.
-    """
-    num_speakers = int(speakers.max()) + 1
-    by_speaker = {}
-    for name, values in counts.items():
-        people = [values[:, speakers == person].sum(axis=1) for person in range(num_speakers)]
-        sums = np.stack(people, axis=1)
-        by_speaker[name] = sums
-    rng = np.random.default_rng(0)
-    draws: dict[str, list[float]] = {name: [] for name in counts}
-    for _ in range(num_samples):
-        people = rng.integers(num_speakers, size=num_speakers)
-        position = rng.random(max(len(values) for values in counts.values()))
-        for name, sums in by_speaker.items():
-            # the same numbers for arms of as many seeds, so that their differences are paired
-            seeds = (position[: len(sums)] * len(sums)).astype(int)
-            draws[name].append(float(rates(sums[seeds][:, people]).mean()))
-    return {name: np.array(values) for name, values in draws.items()}
-
-
-def interval(draws: np.ndarray) -> tuple[float, float]:
-    """Return the middle 95 %."""
-    low, high = np.quantile(draws, [0.025, 0.975])
-    return float(low), float(high)
+    return sum(seconds) / 3600 if arm.trained else 0.0
 
 
 def summarise(
-    arm: Arm,
-    config: StudyConfig,
-    counts: dict[str, np.ndarray],
-    draws: dict[str, np.ndarray],
-    base: str,
+    arm: Arm, config: StudyConfig, table: Comparisons, speeds: dict[str, float]
 ) -> ArmResult:
     """Put an arm into numbers."""
-    found = rates(counts[arm.name])
-    low, high = interval(draws[arm.name])
-    difference_low, difference_high = interval(draws[arm.name] - draws[base])
+    wer_low, wer_high = interval(table.draws[WER][arm.name])
+    cer_low, cer_high = interval(table.draws[CER][arm.name])
     return ArmResult(
         name=arm.name,
         question=arm.question,
         layers=arm.layers,
         parameters=num_parameters(load_model(arm.config.student)),
+        size_bytes=weight_bytes(str(make_student_of(arm, config, config.seeds[0]))),
         hours=round(hours(arm), 3),
-        wer=float(found.mean()),
-        wer_low=low,
-        wer_high=high,
-        seeds=[float(rate) for rate in found],
-        difference=float(found.mean() - rates(counts[base]).mean()),
-        difference_low=difference_low,
-        difference_high=difference_high,
+        wer=table.rate(arm.name, WER),
+        wer_low=wer_low,
+        wer_high=wer_high,
+        cer=table.rate(arm.name, CER),
+        cer_low=cer_low,
+        cer_high=cer_high,
+        seeds=[float(rate) for rate in rates(table.counts[arm.name])],
+        speed=speeds.get(arm.name),
+        difference=table.difference(arm.name, base_name(config), WER),
     )

@@ -1,69 +1,126 @@
-"""The table of a study, and what the paper found where it asked the same."""
+"""The table of a study, what its intervals allow to be said, and what the papers found."""
 
 from typing import Any
 
 PAPER = {
     "decoder layers": (
-        "Table 12: from 16 layers to 2, WER rises from 9.9 to 11.4 % (teacher 11.1 %), and speed "
-        "from 1.9 to 5.8 times."
+        "Distil-Whisper, Table 12: from 16 layers to 2, WER rises from 9.9 to 11.4 % (teacher "
+        "11.1 %), and speed from 1.9 to 5.8 times."
     ),
-    "loss": "Table 21: labels alone 11.6 %, labels and KL 11.4 %.",
+    "loss": "Distil-Whisper, Table 21: labels alone 11.6 %, labels and KL 11.4 %.",
     "threshold": (
-        "Table 10: 13.4 % without a filter, 11.7 % at 20 %, 11.4 % at 10 and at 5 %; most of the "
-        "gain comes from removing the worst labels."
+        "Distil-Whisper, Table 10: 13.4 % without a filter, 11.7 % at 20 %, 11.4 % at 10 and at "
+        "5 %; most of the gain comes from removing the worst labels."
     ),
     "data": (
-        "Table 11: in-domain WER 17.1 % with 435 h, 14.0 % with 1742 h, 12.6 % with 21 770 h; less "
-        "and less is gained."
+        "Distil-Whisper, Table 11: in-domain WER 17.1 % with 435 h, 14.0 % with 1742 h, 12.6 % "
+        "with 21 770 h; less and less is gained."
+    ),
+    "matching": (
+        "DQ-Whisper matches layers dynamically; a study of matchings (arXiv 2502.04499) finds that "
+        "clever maps are worth little, and a reversed one does surprisingly well."
+    ),
+    "quantisation": (
+        "Whisper-KDQ: CER 11.3 % (base) and 14.0 % (tiny) relatively below the same size without "
+        "distillation; 8 bits cost hardly anything."
     ),
 }
-"""Distil-Whisper (arXiv 2311.00430); its rates are averages over its validation sets."""
+"""Rates of Distil-Whisper (arXiv 2311.00430) are averages over its validation sets."""
+
+HEAD = (
+    "student",
+    "layers",
+    "M parameters",
+    "MB",
+    "hours",
+    "WER",
+    "by seed",
+    "difference, points",
+    "CER",
+    "speed",
+)
 
 
 def to_markdown(results: dict[str, Any]) -> str:
     """Write `study.json` as a page."""
-    hardware = results["hardware"]
+    hardware, config = results["hardware"], results["config"]
     devices = ", ".join(hardware["gpus"]) or f"{hardware['threads']} thread(s)"
     lines = [
         "# Study",
         "",
         f"Teacher `{results['teacher']}`: {percent(results['teacher_wer'])} WER "
-        f"({between(results['teacher_low'], results['teacher_high'])}). Students of "
-        f"{results['max_steps']} steps; {results['test_clips']} test clips of "
+        f"({between(results['teacher_low'], results['teacher_high'])}), "
+        f"{percent(results['teacher_cer'])} CER. Students of {results['max_steps']} steps, seeds "
+        f"{', '.join(map(str, config['seeds']))}; {results['test_clips']} test clips of "
         f"{results['test_speakers']} speakers whom no student has heard in training "
         f"({results['seen_speakers_left_out']} clips of others left out). Intervals hold 95 % of "
-        "the resamplings of seeds and speakers; the difference is from the first row in bold.",
+        f"{config['bootstrap_samples']} resamplings of seeds and {config['resample']}; those of "
+        "differences are paired. All are compared with the student in bold: "
+        f"{config['layers']} decoder layers, labels and KL, float weights.",
+        "",
+        "MB are of the weights, in float16 where they are on no grid. Speed is that of a batch of "
+        "clips in float32, layers in 8 bits multiplying integers.",
         "",
         f"Made on {hardware['processor']}, {devices}.",
     ]
-    base = f"layers-{results['config']['layers']}"
+    base = f"layers-{config['layers']}"
     arms = sorted(results["arms"], key=lambda arm: arm["question"] != "decoder layers")
-    head = "| student | layers | M parameters | hours | WER | by seed | difference, points |"
-    questions = dict.fromkeys(arm["question"] for arm in arms)
     compared = next(arm for arm in arms if arm["name"] == base)
-    for question in questions:
+    for question in dict.fromkeys(arm["question"] for arm in arms):
         rows = [arm for arm in arms if arm["question"] == question]
         if compared not in rows:
             rows.append(compared)
-        lines += ["", f"## By {question}", "", head, "|---|---|---|---|---|---|---|"]
+        if len(rows) == 1:
+            continue  # no other depth was tried
+        lines += ["", f"## By {question}", "", line(HEAD), line(["---"] * len(HEAD))]
         lines += [row(arm, arm["name"] == base) for arm in rows]
-        lines += ["", f"The paper, {PAPER[question]}"]
+        lines += ["", PAPER[question]]
+    if results["pairs"]:
+        lines += ["", "## What the intervals say", ""]
+        lines += [sentence(pair) for pair in results["pairs"]]
     return "\n".join(lines) + "\n"
 
 
 def row(arm: dict[str, Any], is_base: bool) -> str:
     """Write one student."""
-    points = (arm["difference"], arm["difference_low"], arm["difference_high"])
-    difference, low, high = (f"{100 * value:+.1f}" for value in points)
-    cells = [
-        f"**{arm['name']}**" if is_base else arm["name"],
-        str(arm["layers"]),
-        f"{arm['parameters'] / 1e6:.2f}",
-        f"{arm['hours']:.2f}",
-        f"{percent(arm['wer'])} ({between(arm['wer_low'], arm['wer_high'])})",
-        ", ".join(percent(rate) for rate in arm["seeds"]),
-        "–" if is_base else f"{difference} ({low} to {high})",
-    ]
+    size, speed = arm["size_bytes"], arm["speed"]
+    return line(
+        [
+            f"**{arm['name']}**" if is_base else arm["name"],
+            str(arm["layers"]),
+            f"{arm['parameters'] / 1e6:.2f}",
+            "–" if size is None else f"{size / 1e6:.2f}",
+            f"{arm['hours']:.2f}",
+            f"{percent(arm['wer'])} ({between(arm['wer_low'], arm['wer_high'])})",
+            ", ".join(percent(rate) for rate in arm["seeds"]),
+            "–" if is_base else points(arm["difference"]),
+            f"{percent(arm['cer'])} ({between(arm['cer_low'], arm['cer_high'])})",
+            "–" if speed is None else f"{speed:.2f} ×",
+        ]
+    )
+
+
+def sentence(pair: dict[str, Any]) -> str:
+    """Say what a comparison shows, and nothing more than its interval allows."""
+    cer = pair["cer"]
+    relative, low, high = (
+        f"{100 * cer[name]:+.1f}" for name in ("relative", "relative_low", "relative_high")
+    )
+    return (
+        f"- `{pair['name']}` against `{pair['against']}`: {pair['wer_verdict']} (WER "
+        f"{points(pair['wer'])} points); in characters {pair['cer_verdict']} (CER {relative} %, "
+        f"{low} to {high}, relatively)."
+    )
+
+
+def points(difference: dict[str, float]) -> str:
+    """Write a difference and its interval in percentage points."""
+    value, low, high = (f"{100 * difference[name]:+.1f}" for name in ("value", "low", "high"))
+    return f"{value} ({low} to {high})"
+
+
+def line(cells: list[str] | tuple[str, ...]) -> str:
+    """Write a line of a table."""
     return f"| {' | '.join(cells)} |"
 
 

@@ -12,6 +12,7 @@ import transformers
 import yaml
 from transformers import WhisperForConditionalGeneration, WhisperProcessor
 
+from distill.alignment_heads import choose_alignment_heads, clips_to_align
 from distill.averaging import WeightAverage, mean_weights
 from distill.checkpoints import (
     Checkpoint,
@@ -192,12 +193,17 @@ def write_student(config: TrainConfig, processor: WhisperProcessor) -> Path:
         last = whole_checkpoints(output)[-config.average_last :]
         student.load_state_dict(mean_weights(load_model(str(c.folder)).state_dict() for c in last))
         logger.info("the student is the mean of steps %s", [c.step for c in last])
+    applied = contextlib.nullcontext()
     if config.average_decay is not None and not from_best:
         average = WeightAverage(student, config.average_decay)
         average.load(checkpoint.folder)
-        with average.applied():
-            return save(student, processor, output / "student", config.quantization, source)
-    return save(student, processor, output / "student", config.quantization, source)
+        applied = average.applied()
+    with applied:
+        # of the layers as they are now, or word times would be those of the teacher's heads
+        heads = choose_alignment_heads(student, processor, clips_to_align(config.data))
+        if heads:
+            vars(student.generation_config)["alignment_heads"] = heads
+        return save(student, processor, output / "student", config.quantization, source)
 
 
 def make_card(trainer: DistillationTrainer, ended: str, seconds: float) -> RunCard:

@@ -29,6 +29,7 @@ from distill.data import BatchStream
 from distill.distillation import Distillation
 from distill.joint import load_joint, save_joint
 from distill.progress import show_samples
+from distill.sharding import check_sharding, is_sharded, load_whole_state, whole, whole_state
 from distill.stopping import StopRequest
 from distill.validation import Clip, error_rates, hear, shared_counts
 
@@ -71,6 +72,8 @@ class DistillationTrainer(Seq2SeqTrainer):
         self.average: WeightAverage | None = None
         if config.average_decay is not None:
             self.average = WeightAverage(model.student, config.average_decay)
+        if self.is_fsdp_enabled:
+            check_sharding(config)
         self.model_accepts_loss_kwargs = True  # forward divides by num_items_in_batch
         self._parts: dict[str, Tensor] = {}
         self._parts_since = self._counted_step = 0
@@ -151,7 +154,7 @@ class DistillationTrainer(Seq2SeqTrainer):
         """Decode the validation clips with the student as it would be saved now."""
         assert self.config.validation is not None, "there is nothing to validate with"
         part = self.clips[self.args.process_index :: self.args.world_size]
-        with self.as_saved():
+        with self.as_saved(), whole(self.step):
             heard = hear(self.student, self.processor, part, self.config.validation.batch_size)
         rates = error_rates(shared_counts(heard, self.args.world_size))
         metrics = {f"eval_{name}": rate for name, rate in rates.items()}
@@ -171,9 +174,10 @@ class DistillationTrainer(Seq2SeqTrainer):
 
     def _determine_best_metric(self, metrics: dict[str, float], trial: Any) -> bool:
         is_best = super()._determine_best_metric(metrics, trial)
+        weights = self._weights() if is_best else None
         if is_best and self.args.should_save:
             with self.as_saved(), replacing_folder(Path(self.config.output) / "best") as folder:
-                self.student.save_pretrained(folder)
+                self.student.save_pretrained(folder, state_dict=weights)
                 save_joint(self.step, folder)
                 self.processor.save_pretrained(folder)
         if out_of_patience(self.state.global_step, self.state.best_global_step, self.config):
@@ -193,9 +197,28 @@ class DistillationTrainer(Seq2SeqTrainer):
             commit(folder, step, self.tokens, self.config, processes)
             remove_old(Path(self.config.output), self.config.keep_checkpoints)
 
+    def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
+        """Write the student; weights that are spread over processes are put together first."""
+        if not is_sharded(self.step):
+            super().save_model(output_dir, _internal_call)
+            return
+        weights = self._weights()
+        if self.args.should_save:
+            self._save(output_dir, weights)
+
+    def _weights(self) -> dict[str, Tensor] | None:
+        """Return the student's whole weights; None where it has them itself."""
+        if not is_sharded(self.step):
+            return None
+        state = whole_state(self.step)
+        found = {n.removeprefix("student."): w for n, w in state.items()}
+        if self.student.config.tie_word_embeddings:
+            found.pop("proj_out.weight", None)  # one weight, put together twice
+        return found
+
     def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:
         folder = Path(output_dir or str(self.args.output_dir))
-        self.student.save_pretrained(folder)
+        self.student.save_pretrained(folder, state_dict=state_dict)
         save_joint(self.step, folder)
         self.processor.save_pretrained(folder)
         torch.save(self.args, folder / "training_args.bin")
@@ -206,8 +229,11 @@ class DistillationTrainer(Seq2SeqTrainer):
         self, resume_from_checkpoint: str, model: nn.Module | None = None
     ) -> None:
         folder = Path(resume_from_checkpoint)
-        saved = WhisperForConditionalGeneration.from_pretrained(folder)
-        self.student.load_state_dict(saved.state_dict())
+        saved = WhisperForConditionalGeneration.from_pretrained(folder).state_dict()
+        if is_sharded(self.step):
+            load_whole_state(self.step, {f"student.{n}": weight for n, weight in saved.items()})
+            return
+        self.student.load_state_dict(saved)
         load_joint(self.step, folder)
         if self.average is not None:
             self.average.load(folder)

@@ -79,6 +79,13 @@ class WhisperRecognizer:
         own = None
         if self.assistant is not None and self.assistant.encoder is not None:
             own = self.assistant.encoder(features).last_hidden_state
+        return self.hear_encoded(encoded, windows, own)
+
+    @torch.inference_mode()
+    def hear_encoded(
+        self, encoded: torch.Tensor, windows: list[Window], own: torch.Tensor | None = None
+    ) -> list[Heard]:
+        """Hear windows whose encoder output is there already; `own` is the assistant's."""
         languages = self._languages(encoded, windows)
 
         def hear(places: list[int]) -> list[Heard]:

@@ -40,7 +40,15 @@ OTHERS = {
 }
 BLOCK = re.compile(r"(?:<!-- (.+?) -->\n)?```(\w+)\n(.*?)```", re.DOTALL)
 NUM_UTTERANCES = {"train": 8, "test": 3}
-OF_OTHER_PROGRAMS = {"--nproc_per_node", "--extra-index-url"}
+OF_OTHER_PROGRAMS = {
+    "--nproc_per_node",
+    "--extra-index-url",
+    "--num_processes",
+    "--use_fsdp",
+    "--fsdp_version",
+    "--fsdp_auto_wrap_policy",
+    "--fsdp_transformer_layer_cls_to_wrap",
+}
 
 
 def blocks(text: str, language: str) -> list[tuple[str, str]]:
@@ -144,7 +152,7 @@ def test_every_other_command_is_one_that_its_program_accepts(
     match program:
         case "whisper-pipeline" | "whisper-distill":
             check_arguments(program, arguments)
-        case "torchrun":
+        case "torchrun" | "accelerate":
             check_arguments("whisper-distill", arguments[arguments.index("distill") + 1 :])
         case "make":
             targets = re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE)

@@ -14,7 +14,7 @@ from types import ModuleType
 from rich.console import Console
 from rich.table import Table
 
-from distill.export import ct2, ggml, hf, onnx
+from distill.export import ct2, ggml, hf, onnx, torchao
 from distill.export.config import ExportConfig
 from distill.export.source import Source, load_source
 from distill.export.verification import Agreement, Heard, clips_of, compare, listen
@@ -28,6 +28,7 @@ _FORMATS: dict[str, tuple[ModuleType, Callable[[Source, Path], None]]] = {
     "ct2-int8": (ct2, ct2.write_int8),
     "onnx": (onnx, onnx.write),
     "ggml": (ggml, ggml.write),
+    "torchao": (torchao, torchao.write),
 }
 
 
@@ -95,8 +96,9 @@ def _check_installed(name: str) -> None:
     """
     for library in _FORMATS[name][0].NEEDS:
         if importlib.util.find_spec(library) is None:
+            extra = "torchao" if library == "torchao" else "export"
             raise ValueError(
-                f"format {name} needs {library}: pip install 'whisper-distillery[export]'"
+                f"format {name} needs {library}: pip install 'whisper-distillery[{extra}]'"
             )
 
 

@@ -2,9 +2,10 @@
 
 from dataclasses import dataclass
 
-FORMATS = ("hf", "ct2-float16", "ct2-int8", "onnx", "ggml")
+FORMATS = ("hf", "ct2-float16", "ct2-int8", "onnx", "ggml", "torchao")
+_USUAL = FORMATS[:-1]
 _SMALLEST_SHARE = 0.99
-_SMALLEST_SHARES = {"ct2-int8": 0.97}
+_SMALLEST_SHARES = {"ct2-int8": 0.97, "torchao": 0.97}
 """Of clips in which an export must write its source's text: the rule, and the exceptions."""
 
 
@@ -16,9 +17,10 @@ class ExportConfig:
     """`embedded`, a Hub id, a local Whisper folder, or a quantised student."""
     output: str
     """Folder to write to; each format gets a folder in it."""
-    formats: str = ",".join(FORMATS)
+    formats: str = ",".join(_USUAL)
     """With commas: hf (safetensors in float16), ct2-float16 and ct2-int8 (CTranslate2,
-    faster-whisper), onnx (encoder, and decoder with a cache), ggml (whisper.cpp)."""
+    faster-whisper), onnx (encoder, and decoder with a cache), ggml (whisper.cpp), torchao (int8
+    weights for transformers, on torchao's own grid)."""
     clips: str | None = "embedded"
     """What is transcribed to compare: `embedded` is the test part of the embedded corpus; else a
     folder that `whisper-pipeline run` finished, the config of one, or a NeMo manifest. Null writes

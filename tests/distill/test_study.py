@@ -1,14 +1,21 @@
 import dataclasses
 import json
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from distill.config import ValidationConfig
 from distill.data_config import DataConfig, Stage
-from distill.study import interval, make_arms, rates, resampled, study, unseen
+from distill.student import load_model
+from distill.study import make_student_of, study, training_speakers, unseen
+from distill.study_arms import Arm, make_arms, pairs
 from distill.study_config import StudyConfig
+from distill.study_judging import Listener, weight_bytes
+from distill.validation import validation_clips
 from tests.distill.material import make_clips, make_sample, write_dataset
 
 
@@ -38,12 +45,22 @@ def config(teacher_folder: Path, tmp_path: Path) -> StudyConfig:
         seeds=[0, 1],
         max_steps=1,
         bootstrap_samples=20,
+        speed_rounds=1,
         device="cpu",
     )
 
 
+def by_name(arms: Iterator[Arm]) -> dict[str, Arm]:
+    return {arm.name: arm for arm in arms}
+
+
+def changed(arm: Arm, base: Arm) -> set[str]:
+    one, other = (dataclasses.asdict(a.config) for a in (arm, base))
+    return {name for name in one if one[name] != other[name]}
+
+
 def test_students_differ_from_the_compared_one_in_one_thing(config: StudyConfig):
-    arms = {arm.name: arm for arm in make_arms(config, 4)}
+    arms = by_name(make_arms(config, 4))
     assert list(arms) == [
         "layers-1",
         "layers-2",
@@ -52,16 +69,86 @@ def test_students_differ_from_the_compared_one_in_one_thing(config: StudyConfig)
         "threshold-100",
         "data-90",
     ]
-    base = arms["layers-2"].config
     assert arms["labels-only"].config.loss.weights == (1.0, 0.0, False)
     assert arms["labels-only"].config.teacher is None
     assert arms["threshold-10"].config.data.filter.max_wer == 0.1
     assert arms["threshold-100"].config.data.filter.max_wer is None
     assert arms["data-90"].config.data.filter.share == 0.9
     for name in ("threshold-100", "data-90"):
-        changed = dataclasses.asdict(arms[name].config)
-        same = dataclasses.asdict(base)
-        assert {k for k in same if same[k] != changed[k]} <= {"output", "data"}
+        assert changed(arms[name], arms["layers-2"]) <= {"output", "data"}
+
+
+def test_matchings_and_grids_change_one_thing_each(config: StudyConfig):
+    config = dataclasses.replace(
+        config,
+        decoder_layers=[],
+        corrupted=[],
+        shares=[],
+        zero_shot=True,
+        matchings=["uniform", "random"],
+        quantised=["w4"],
+        quantised_kinds=["rounded", "trained", "labels-only", "matched"],
+        max_steps=9,
+    )
+    arms = by_name(make_arms(config, 4))
+    base = arms["layers-2"]
+    differing = {name: changed(arm, base) - {"output"} for name, arm in arms.items()}
+    assert differing == {
+        "layers-2": set(),
+        "zero-shot": set(),
+        "labels-only": {"loss", "teacher"},
+        "matching-uniform": {"hidden"},
+        "matching-random": {"hidden"},
+        "w4-rounded": set(),
+        "w4-trained": {"quantization"},
+        "w4-labels-only": {"quantization", "loss", "teacher"},
+        "w4-matched": {"quantization", "hidden"},
+    }
+    assert not arms["zero-shot"].trained
+    rounded = arms["w4-rounded"]
+    assert rounded.rounded == "w4"
+    assert rounded.config.output == base.config.output  # of the very students
+    grid = arms["w4-trained"].config.quantization
+    assert grid is not None
+    assert (grid.start_step, grid.ramp_steps) == (3, 3)
+    drawn = [arms["matching-random"].training(seed) for seed in (1, 2)]
+    assert [t.hidden and t.hidden.seed for t in drawn] == [t.seed for t in drawn] == [1, 2]
+
+
+def test_pairs_hold_each_answer_against_its_question(config: StudyConfig):
+    config = dataclasses.replace(
+        config, matchings=["uniform", "dynamic_dp"], quantised=["w4"], max_steps=9
+    )
+    found = pairs(config, {arm.name for arm in make_arms(config, 4)})
+    for pair in (
+        ("layers-2", "labels-only"),
+        ("layers-1", "layers-2"),
+        ("matching-dynamic_dp", "matching-uniform"),
+        ("w4-trained", "w4-rounded"),
+        ("threshold-10", "threshold-100"),
+        ("data-90", "layers-2"),
+    ):
+        assert pair in found
+    assert len(found) == len(set(found))
+    assert "layers-8" not in {name for pair in found for name in pair}  # the teacher has 4
+    assert pairs(config, {"layers-2"}) == []
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"seeds": []}, "seeds is empty"),
+        ({"seeds": [1, 1]}, "the same seed twice"),
+        ({"quantised": ["w8"], "max_steps": 2}, "training on a grid takes 3 or more"),
+        ({"student": "x"}, "has its own depth"),
+        ({"speed_rounds": -1}, "0 or more"),
+    ],
+)
+def test_a_study_that_cannot_be_is_refused(
+    config: StudyConfig, fields: dict[str, Any], message: str
+):
+    with pytest.raises(ValueError, match=message):
+        dataclasses.replace(config, **fields)
 
 
 def test_a_study_of_more_layers_than_the_teacher_has_is_refused(config: StudyConfig):
@@ -70,32 +157,100 @@ def test_a_study_of_more_layers_than_the_teacher_has_is_refused(config: StudyCon
 
 
 def test_clips_of_speakers_in_training_are_left_out():
-    clips = [(make_sample(id=s, speaker=s), b"") for s in ("a", "b", "")]
+    clips = [(make_sample(id=s, speaker=s), b"") for s in ("a", "b", "c")]
     left, left_out = unseen(clips, {"b"})
-    assert [sample.speaker for sample, _ in left] == ["a", ""]
+    assert [sample.speaker for sample, _ in left] == ["a", "c"]
     assert left_out == 1
     with pytest.raises(ValueError, match="split the corpus by speaker"):
         unseen(clips[:2], {"a", "b"})
 
 
-def test_a_rate_is_errors_over_words_for_each_seed():
-    counts = np.array([[(1, 10), (3, 10)], [(0, 10), (2, 10)]])
-    assert rates(counts).tolist() == [0.2, 0.1]
+def test_a_clip_that_names_no_speaker_is_not_taken_for_one_of_an_unseen_speaker():
+    clips = [(make_sample(id=s or "x", speaker=s), b"") for s in ("a", "")]
+    left, left_out = unseen(clips, {"b"})
+    assert [sample.speaker for sample, _ in left] == ["a"]
+    assert left_out == 1
+    assert len(unseen(clips, {"b"}, allow_unknown=True)[0]) == 2
+    with pytest.raises(ValueError, match="1 name none"):
+        unseen(clips[1:], {"b"})
 
 
-def test_an_interval_holds_the_rate_and_is_none_where_nothing_varies():
-    rng = np.random.default_rng(0)
-    lengths = rng.integers(5, 20, size=(1, 200))
-    errors = rng.binomial(lengths, [[0.1], [0.12], [0.14]])
-    varied = np.stack([errors, np.broadcast_to(lengths, errors.shape)], axis=2)
-    even = np.full((3, 200, 2), (1, 10))
-    counts = {"varied": varied, "even": even}
-    draws = resampled(counts, np.arange(200) // 10, 300)
-    low, high = interval(draws["varied"])
-    assert low < rates(varied).mean() < high
-    assert 0.01 < high - low < 0.1
-    assert interval(draws["even"]) == pytest.approx((0.1, 0.1))
-    assert interval(draws["varied"] - draws["varied"]) == (0.0, 0.0)
+def test_training_on_clips_that_name_no_speaker_leaves_nobody_unseen(
+    config: StudyConfig, tmp_path: Path
+):
+    clips = [
+        (dataclasses.replace(sample, speaker="" if number else "a"), audio)
+        for number, (sample, audio) in enumerate(make_clips()[:2])
+    ]
+    shards = [str(write_dataset(tmp_path / "nameless", clips))]
+    config = dataclasses.replace(config, data=DataConfig(shards=shards), corrupted=[])
+    arms = list(make_arms(config, 4))
+    with pytest.raises(ValueError, match="name no speaker"):
+        training_speakers(arms)
+    assert training_speakers(arms, allow_unknown=True) == {"a"}
+
+
+def test_what_was_heard_counts_for_the_same_weights_and_clips_only(
+    config: StudyConfig, teacher_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    clips = validation_clips(config.test)
+    heard: list[str] = []
+    hear = Listener._hear
+
+    def counted(listener: Listener, model: str) -> list[list[int]]:
+        heard.append(model)
+        return hear(listener, model)
+
+    monkeypatch.setattr(Listener, "_hear", counted)
+    kept = tmp_path / "heard.json"
+    first = Listener(clips, 4).counts(str(teacher_folder), kept)
+    assert (Listener(clips, 4).counts(str(teacher_folder), kept) == first).all()
+    assert len(heard) == 1
+    other = tmp_path / "other"
+    model = load_model(str(teacher_folder))
+    with torch.no_grad():
+        model.model.decoder.layer_norm.bias.add_(1.0)
+    model.save_pretrained(other)
+    for name in ("tokenizer.json", "tokenizer_config.json", "preprocessor_config.json"):
+        if (teacher_folder / name).is_file():
+            (other / name).write_bytes((teacher_folder / name).read_bytes())
+    Listener(clips, 4).counts(str(other), kept)
+    assert heard == [str(teacher_folder), str(other)]
+    Listener(clips[:1], 4).counts(str(other), kept)
+    assert len(heard) == 3
+    kept.write_text("{")  # killed while it wrote
+    Listener(clips[:1], 4).counts(str(other), kept)
+    assert len(heard) == 4
+
+
+def test_an_encoder_that_two_students_share_runs_once_and_changes_nothing(
+    config: StudyConfig, teacher_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    clips = validation_clips(config.test)
+    listener = Listener(clips, 1)
+    alone = listener.counts(str(teacher_folder), tmp_path / "a.json")
+    encoders: list[int] = []
+    encode = Listener._encode
+
+    def counted(self: Listener, recognizer: Any, number: int) -> torch.Tensor:
+        hook = recognizer.model.model.encoder.register_forward_hook(
+            lambda *_: encoders.append(number)
+        )
+        encoded = encode(self, recognizer, number)
+        hook.remove()
+        return encoded
+
+    monkeypatch.setattr(Listener, "_encode", counted)
+    again = listener.counts(str(teacher_folder), tmp_path / "b.json")
+    assert not encoders
+    assert (again == alone).all()
+
+
+def test_weights_are_counted_in_float16_unless_they_are_on_a_grid(
+    teacher_folder: Path, config: StudyConfig
+):
+    model = load_model(str(teacher_folder))
+    assert weight_bytes(str(teacher_folder)) == 2 * sum(w.numel() for w in model.parameters())
 
 
 def test_a_study_makes_the_table_and_trains_nothing_twice(
@@ -111,17 +266,60 @@ def test_a_study_makes_the_table_and_trains_nothing_twice(
     ]
     assert (results.test_clips, results.test_speakers, results.seen_speakers_left_out) == (1, 1, 1)
     compared = results.arms[0]
-    assert compared.difference == compared.difference_low == compared.difference_high == 0.0
+    assert compared.difference.value == compared.difference.low == compared.difference.high == 0.0
+    assert compared.speed == 1.0
     output = Path(config.output)
     assert json.loads((output / "study.json").read_text()) == dataclasses.asdict(results)
     page = (output / "study.md").read_text()
     for part in ("**layers-2**", "labels-only", "## By threshold", "Table 21", "Made on"):
         assert part in page
+    assert "- `layers-2` against `labels-only`: " in page
+    assert not list(output.glob("*/seed-0/checkpoints"))
 
-    def fail(*_arguments, **_options):
+    def fail(*_arguments: Any, **_options: Any) -> None:
         raise AssertionError("trained or heard again")
 
     monkeypatch.setattr("distill.trainer.DistillationTrainer.train", fail)
     monkeypatch.setattr("distill.train.init", fail)
+    monkeypatch.setattr(Listener, "_hear", fail)
     again = study(config)
     assert [arm.seeds for arm in again.arms] == [arm.seeds for arm in results.arms]
+
+
+def test_a_study_of_grids_compares_students_with_themselves_rounded(config: StudyConfig):
+    config = dataclasses.replace(
+        config,
+        decoder_layers=[],
+        labels_only=False,
+        corrupted=[],
+        shares=[],
+        matchings=["dynamic_dp"],
+        zero_shot=True,
+        quantised=["w4"],
+        quantised_kinds=["rounded", "matched"],
+        seeds=[0],
+        max_steps=3,
+    )
+    results = study(config)
+    arms = {arm.name: arm for arm in results.arms}
+    assert list(arms) == [
+        "layers-2",
+        "zero-shot",
+        "matching-dynamic_dp",
+        "w4-rounded",
+        "w4-matched",
+    ]
+    assert arms["zero-shot"].hours == 0.0
+    plain, small = arms["layers-2"].size_bytes, arms["w4-rounded"].size_bytes
+    assert plain is not None
+    assert small is not None
+    assert arms["w4-matched"].size_bytes == small
+    assert small < plain
+    assert all(arm.speed and np.isfinite(arm.speed) for arm in results.arms)
+    assert "## By quantisation" in (Path(config.output) / "study.md").read_text()
+    # another student of the same name is rounded anew
+    arm = by_name(make_arms(config, 4))["w4-rounded"]
+    folder = make_student_of(arm, config, 0)
+    (folder / "made_of.sha256").write_text("another")
+    before = (folder / "quantized.safetensors").stat().st_mtime_ns
+    assert (make_student_of(arm, config, 0) / "quantized.safetensors").stat().st_mtime_ns > before

@@ -2,14 +2,24 @@
 
 from typing import Any
 
-from distill.study_table import between, percent, row, to_markdown
+from distill.study_table import between, percent, row, sentence, to_markdown
+
+
+def difference(value: float, half: float = 0.01) -> dict[str, float]:
+    return {
+        "value": value, "low": value - half, "high": value + half,
+        "relative": 2 * value, "relative_low": 2 * (value - half),
+        "relative_high": 2 * (value + half),
+    }  # fmt: skip
 
 
 def arm(name: str, question: str, wer: float, **fields: Any) -> dict[str, Any]:
     return {
-        "name": name, "question": question, "layers": 2, "parameters": 1_234_567, "hours": 0.5,
+        "name": name, "question": question, "layers": 2, "parameters": 1_234_567,
+        "size_bytes": 2_500_000, "hours": 0.5,
         "wer": wer, "wer_low": wer - 0.02, "wer_high": wer + 0.03, "seeds": [wer, wer],
-        "difference": wer - 0.2, "difference_low": wer - 0.21, "difference_high": wer - 0.19,
+        "cer": wer / 2, "cer_low": wer / 2 - 0.01, "cer_high": wer / 2 + 0.01,
+        "difference": difference(wer - 0.2), "speed": 1.5,
         **fields,
     }  # fmt: skip
 
@@ -17,9 +27,17 @@ def arm(name: str, question: str, wer: float, **fields: Any) -> dict[str, Any]:
 def results(*arms: dict[str, Any]) -> dict[str, Any]:
     return {
         "teacher": "embedded", "teacher_wer": 0.1, "teacher_low": 0.08, "teacher_high": 0.12,
-        "test_clips": 30, "test_speakers": 4, "seen_speakers_left_out": 3, "max_steps": 500,
-        "arms": list(arms), "config": {"layers": 2},
+        "teacher_cer": 0.05, "test_clips": 30, "test_speakers": 4, "seen_speakers_left_out": 3,
+        "max_steps": 500, "arms": list(arms), "pairs": [],
+        "config": {"layers": 2, "seeds": [0, 1], "bootstrap_samples": 2000, "resample": "clips"},
         "hardware": {"processor": "a processor", "gpus": [], "threads": 2},
+    }  # fmt: skip
+
+
+def pair(wer: dict[str, float], verdict: str) -> dict[str, Any]:
+    return {
+        "name": "w4-trained", "against": "w4-rounded", "wer": wer, "wer_verdict": verdict,
+        "cer": difference(-0.1, 0.2), "cer_verdict": "no difference shown",
     }  # fmt: skip
 
 
@@ -32,31 +50,62 @@ BASE = arm("layers-2", "decoder layers", 0.2)
 
 
 def test_every_question_shows_its_students_and_the_one_they_are_compared_with():
-    page = to_markdown(results(arm("labels-only", "loss", 0.25), BASE, arm("data-25", "data", 0.3)))
+    page = to_markdown(
+        results(
+            arm("labels-only", "loss", 0.25),
+            BASE,
+            arm("layers-1", "decoder layers", 0.3),
+            arm("data-25", "data", 0.3),
+        )
+    )
     assert [line.split(" | ")[0] for line in section(page, "loss")] == [
         "| student", "| labels-only", "| **layers-2**",
     ]  # fmt: skip
     assert len(section(page, "data")) == 3
-    assert len(section(page, "decoder layers")) == 2
+    assert len(section(page, "decoder layers")) == 3
     assert page.index("## By decoder layers") < page.index("## By loss")
-    assert "The paper, Table 21" in page
+    assert "Table 21" in page
     assert "## By threshold" not in page
+
+
+def test_a_question_that_was_not_asked_has_no_table():
+    page = to_markdown(results(BASE, arm("matching-uniform", "matching", 0.2)))
+    assert "## By decoder layers" not in page
+    assert "**layers-2**" in page
+
+
+def test_every_line_of_a_table_has_as_many_cells():
+    page = to_markdown(results(BASE, arm("zero-shot", "loss", 0.9, size_bytes=None, speed=None)))
+    lines = [line for line in page.splitlines() if line.startswith("|")]
+    assert len({line.count("|") for line in lines}) == 1
+    assert "| – |" in page
 
 
 def test_a_difference_has_its_sign_and_its_interval_and_the_compared_one_has_none():
     worse = row(arm("labels-only", "loss", 0.25), is_base=False)
     assert worse == (
-        "| labels-only | 2 | 1.23 | 0.50 | 25.0 % (23.0 to 28.0) | 25.0 %, 25.0 % | "
-        "+5.0 (+4.0 to +6.0) |"
+        "| labels-only | 2 | 1.23 | 2.50 | 0.50 | 25.0 % (23.0 to 28.0) | 25.0 %, 25.0 % | "
+        "+5.0 (+4.0 to +6.0) | 12.5 % (11.5 to 13.5) | 1.50 × |"
     )
-    assert row(BASE, is_base=True).endswith("| 20.0 %, 20.0 % | – |")
+    assert "| 20.0 %, 20.0 % | – | 10.0 %" in row(BASE, is_base=True)
+
+
+def test_the_page_says_what_the_intervals_show_and_no_more():
+    page = to_markdown(results(BASE) | {"pairs": [pair(difference(-0.03), "fewer errors")]})
+    expected = sentence(pair(difference(-0.03), "fewer errors"))
+    assert page.endswith(f"## What the intervals say\n\n{expected}\n")
+    assert expected == (
+        "- `w4-trained` against `w4-rounded`: fewer errors (WER -3.0 (-4.0 to -2.0) points); in "
+        "characters no difference shown (CER -20.0 %, -60.0 to +20.0, relatively)."
+    )
 
 
 def test_the_page_says_who_was_tested_on_what():
     page = to_markdown(results(BASE))
-    assert "Teacher `embedded`: 10.0 % WER (8.0 to 12.0). Students of 500 steps" in page
+    assert "Teacher `embedded`: 10.0 % WER (8.0 to 12.0), 5.0 % CER. Students of 500 steps" in page
     assert "30 test clips of 4 speakers" in page
     assert "(3 clips of others left out)" in page
+    assert "2000 resamplings of seeds and clips" in page
     assert "Made on a processor, 2 thread(s)." in page
 
 

@@ -1,0 +1,73 @@
+"""Parts of an evaluation that hear long recordings: one window after another, or in chunks."""
+
+from typing import Any
+
+from distill.evaluate_config import EvaluateConfig
+from distill.evaluate_data import EvaluationClip
+from distill.evaluate_hearing import AnyRecognizer, hear_long
+from distill.evaluate_scores import compare, rates, score_all
+from distill.longform import Options
+from distill.transcribe import STUDENT_CHUNK_SECONDS, TEACHER_CHUNK_SECONDS
+from pipeline.scoring import Score
+
+Row = dict[str, Any]
+
+
+def long_form(
+    config: EvaluateConfig,
+    recognizers: list[AnyRecognizer],
+    long: list[EvaluationClip],
+    in_chunks: bool,
+) -> list[Row]:
+    """Measure long recordings, sequentially or in chunks."""
+    rows, first_scores, first_seconds = [], [], 0.0
+    for recognizer in recognizers:
+        chunk = config.longform.chunk_seconds or (
+            STUDENT_CHUNK_SECONDS if recognizer.is_student else TEACHER_CHUNK_SECONDS
+        )
+        row, scores, seconds = _long_row(config, recognizer, long, chunk if in_chunks else None)
+        if not first_scores:
+            first_scores, first_seconds = scores, seconds
+        else:
+            found = compare(first_scores, scores, config.seed, config.bootstrap_samples)
+            row["p_value"] = round(found.p_value, 4) if found else None
+        row["relative_speed"] = round(first_seconds / seconds, 3)
+        rows.append(row)
+    return rows
+
+
+def chunk_lengths(
+    config: EvaluateConfig, recognizers: list[AnyRecognizer], long: list[EvaluationClip]
+) -> list[Row]:
+    """Measure chunked with chunks of different lengths."""
+    return [
+        _long_row(config, recognizer, long, seconds)[0]
+        for recognizer in recognizers
+        for seconds in config.chunk_lengths
+    ]
+
+
+def _long_row(
+    config: EvaluateConfig,
+    recognizer: AnyRecognizer,
+    long: list[EvaluationClip],
+    chunk: float | None,
+) -> tuple[Row, list[Score], float]:
+    options = Options(longform=config.longform)
+    texts, seconds = hear_long(recognizer, long, config.batch_size, options, chunk)
+    scores = score_all(long, texts)
+    found = rates(long, texts, scores, config.seed, config.bootstrap_samples)
+    row = {
+        "model": recognizer.name,
+        "chunk_seconds": chunk,
+        "recordings": len(long),
+        "wer": round(found.wer, 5),
+        "wer_low": round(found.wer_low, 5),
+        "wer_high": round(found.wer_high, 5),
+        "insertion_rate": round(found.insertion_rate, 5),
+        "repeated_five_grams": found.loops.repeated_five_grams,
+        "longest_loop": found.loops.longest_loop,
+        "decode_seconds": round(seconds, 3),
+        "rtfx": round(sum(clip.duration_seconds for clip in long) / seconds, 2),
+    }
+    return row, scores, seconds

@@ -1,0 +1,78 @@
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from distill.model_card import Evidence, gather, metadata
+from distill.publish_config import PublishConfig
+
+
+def config(student: Path, **fields: Any) -> PublishConfig:
+    return PublishConfig(**{"student": str(student), "repo_id": "owner/student", **fields})
+
+
+@pytest.fixture
+def student(tmp_path: Path) -> Path:
+    folder = tmp_path / "run" / "student"
+    folder.mkdir(parents=True)
+    return folder
+
+
+def write(path: Path, value: Any) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(value))
+    return path
+
+
+RATES = {"metric": "wer", "wer": 0.12345}
+
+
+def test_what_lies_beside_the_student_is_its_training_unless_another_is_named(
+    student: Path, tmp_path: Path
+):
+    assert gather(config(student)) == Evidence(run=None, results=None, measured=None)
+    write(student.parent / "run.json", {"steps": 1})
+    write(tmp_path / "other" / "run.json", {"steps": 2})
+    assert gather(config(student)).run == {"steps": 1}
+    assert gather(config(student, run=str(tmp_path / "other"))).run == {"steps": 2}
+
+
+def test_only_the_students_own_result_is_its_measurement(student: Path, tmp_path: Path):
+    models = [{"model": "embedded", "rates": {}}, {"model": str(student), "rates": RATES}]
+    write(tmp_path / "evaluation" / "results.json", {"models": models})
+    found = gather(config(student, results=str(tmp_path / "evaluation")))
+    assert found.measured == models[1]
+    write(tmp_path / "evaluation" / "results.json", {"models": models[:1]})
+    with pytest.raises(ValueError, match="knows nothing of .*: it judged embedded"):
+        gather(config(student, results=str(tmp_path / "evaluation")))
+
+
+@pytest.mark.parametrize("text", ["{", "[]"])
+def test_a_damaged_file_is_named(student: Path, text: str):
+    (student.parent / "run.json").write_text(text)
+    with pytest.raises(ValueError, match="run.json is damaged"):
+        gather(config(student))
+
+
+def test_the_front_matter_has_a_rate_only_where_one_was_measured(student: Path):
+    nothing = metadata(config(student), Evidence(run=None, results=None, measured=None)).to_dict()
+    assert "model-index" not in nothing
+    assert "metrics" not in nothing
+    measured = {"rates": RATES, "by_language": {"en": 0.1}}
+    results = {"split": "test", "num_clips": 195}
+    found = metadata(config(student), Evidence(run=None, results=results, measured=measured))
+    (entry,) = found.to_dict()["model-index"]
+    (result,) = entry["results"]
+    assert result["metrics"][0]["value"] == 12.35  # percent, as the Hub has it
+    assert found.to_dict()["language"] == ["en"]
+
+
+@pytest.mark.parametrize(
+    ("teacher", "expected"), [("openai/whisper-small", "openai/whisper-small"), ("/my/own", None)]
+)
+def test_a_teacher_is_the_base_model_only_where_the_hub_has_it(
+    student: Path, teacher: str, expected: str | None
+):
+    evidence = Evidence(run={"config": {"teacher": teacher}}, results=None, measured=None)
+    assert metadata(config(student), evidence).to_dict().get("base_model") == expected

@@ -1,0 +1,64 @@
+from pathlib import Path
+
+import pytest
+
+from distill.model_files import find_variant, read_student, variants_beside
+
+
+def write(folder: Path, *names: str) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in names:
+        (folder / name).write_bytes(name.encode())
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("weights", "expected"),
+    [
+        ("model.safetensors", "transformers"),
+        ("model-00001-of-00002.safetensors", "transformers"),
+        ("quantized.safetensors", "packed integers (whisper-distill)"),
+        ("model.bin", "CTranslate2 (faster-whisper)"),
+        ("encoder.onnx", "ONNX (onnxruntime)"),
+        ("ggml-model.bin", "ggml (whisper.cpp)"),
+    ],
+)
+def test_a_format_is_known_by_its_weights(tmp_path: Path, weights: str, expected: str):
+    found = find_variant(write(tmp_path / "m", weights, "config.json"))
+    assert found is not None
+    assert found.format == expected
+    assert found.weight_bytes == len(weights)  # the texts beside them do not count
+
+
+def test_files_that_are_no_part_of_a_model_are_left_out(tmp_path: Path):
+    folder = write(
+        tmp_path / "m", "model.safetensors", "config.json", "training_args.bin", "optimizer.pt"
+    )
+    found = find_variant(folder)
+    assert found is not None
+    assert [path.name for path in found.files] == ["config.json", "model.safetensors"]
+
+
+def test_a_folder_without_weights_and_no_folder_are_no_model(tmp_path: Path):
+    assert find_variant(write(tmp_path / "m", "config.json")) is None
+    assert find_variant(tmp_path / "nothing") is None
+
+
+def test_other_formats_beside_a_student_are_found_and_plain_models_and_checkpoints_are_not(
+    tmp_path: Path,
+):
+    student = write(tmp_path / "run" / "student", "model.safetensors")
+    write(tmp_path / "run" / "small", "quantized.safetensors")
+    write(tmp_path / "run" / "export" / "ct2-int8", "model.bin")
+    write(tmp_path / "run" / "init", "model.safetensors")
+    write(tmp_path / "run" / "checkpoints" / "checkpoint-1", "quantized.safetensors")
+    assert [v.folder.name for v in variants_beside(student)] == ["ct2-int8", "small"]
+
+
+def test_a_student_that_lacks_what_a_reader_needs_is_refused_by_name(tmp_path: Path):
+    with pytest.raises(FileNotFoundError, match="holds no student"):
+        read_student(write(tmp_path / "ct2", "model.bin"))
+    with pytest.raises(FileNotFoundError, match="lacks .*tokenizer_config.json, preprocessor"):
+        read_student(
+            write(tmp_path / "s", "model.safetensors", "config.json", "generation_config.json")
+        )
