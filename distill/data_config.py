@@ -103,7 +103,9 @@ class DataConfig:
     """Which clips are trained on and how they are grouped."""
 
     shards: list[str]
-    """Folders that `whisper-pipeline run` finished."""
+    """Folders that `whisper-pipeline run` finished. They may be in a store or on the Hub (s3://,
+    gs://, https://, hf://datasets/OWNER/NAME): then each shard is fetched when it is first read,
+    and kept in $WHISPER_DISTILLERY_CACHE."""
     weights: list[float] = field(default_factory=list)
     """How often a clip of each folder comes in an epoch: 2 is twice, 0.5 every second epoch or so;
     none given is once each. An epoch ends when every folder has given its share."""

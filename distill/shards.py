@@ -10,14 +10,17 @@ from pathlib import Path
 from webdataset.tariterators import group_by_keys, tar_file_expander
 
 from distill.data_config import DataConfig, ReadFilterConfig
-from pipeline.schema import Sample, SidecarLabel, from_json, read_index, sidecar_path
+from distill.remote import RemoteShard, is_remote, local_copy, remote_index, remote_shard
+from pipeline.schema import Sample, ShardEntry, SidecarLabel, from_json, read_index, sidecar_path
+
+Shard = Path | RemoteShard
 
 
 @dataclass(frozen=True, kw_only=True)
 class ShardPass:
     """One reading of a shard in an epoch."""
 
-    path: Path
+    path: Shard
     labels: Path | None = None
     """Labels that take the place of the samples' own."""
     copy: int = 0
@@ -43,35 +46,27 @@ def shard_passes(config: DataConfig) -> list[ShardPass]:
     return passes
 
 
-def shard_paths(folders: list[str], split: str, verify: bool = False) -> list[Path]:
+def shard_paths(folders: list[str], split: str, verify: bool = False) -> list[Shard]:
     """List the shards of a split in finished datasets; `verify` compares their hashes.
+
+    Those behind a URL are fetched when they are read, and compared then.
 
     Raises:
         FileNotFoundError: a folder is not a finished dataset, or lacks a shard.
         ValueError: no shard of that split has a sample, or one is not what the index says.
     """
-    paths, splits = [], set()
+    paths: list[Shard] = []
+    splits = set()
     for folder in folders:
-        for entry in read_index(folder).shards:
+        index = remote_index(folder) if is_remote(folder) else read_index(folder)
+        for entry in index.shards:
             splits.add(entry.split)
-            if entry.split == split and entry.num_samples:
-                paths.append(Path(folder) / "shards" / entry.name)
-                if not paths[-1].is_file():
-                    raise FileNotFoundError(
-                        f"{paths[-1]} is missing, its index lists it: copy it, or run the "
-                        "pipeline again"
-                    )
-                size_bytes = paths[-1].stat().st_size
-                if size_bytes != entry.size_bytes:
-                    raise ValueError(
-                        f"{paths[-1]} has {size_bytes} bytes, its index says {entry.size_bytes}: "
-                        "copy it again, or run the pipeline again"
-                    )
-                if verify and file_sha256(paths[-1]) != entry.sha256:
-                    raise ValueError(
-                        f"{paths[-1]} has another content than its index says (SHA-256 differs): "
-                        "copy it again, or run the pipeline again"
-                    )
+            if entry.split != split or not entry.num_samples:
+                continue
+            if is_remote(folder):
+                paths.append(remote_shard(folder, entry))
+            else:
+                paths.append(_checked(Path(folder) / "shards" / entry.name, entry, verify))
     if not paths:
         raise ValueError(
             f"no samples of split {split!r} in {', '.join(folders)}; there are {sorted(splits)}"
@@ -79,14 +74,40 @@ def shard_paths(folders: list[str], split: str, verify: bool = False) -> list[Pa
     return paths
 
 
-def labels_of(shard: Path, folder: str, config: DataConfig) -> Path | None:
+def _checked(path: Path, entry: ShardEntry, verify: bool) -> Path:
+    """Return the path of a shard that is what its index says."""
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"{path} is missing, its index lists it: copy it, or run the pipeline again"
+        )
+    size_bytes = path.stat().st_size
+    if size_bytes != entry.size_bytes:
+        raise ValueError(
+            f"{path} has {size_bytes} bytes, its index says {entry.size_bytes}: "
+            "copy it again, or run the pipeline again"
+        )
+    if verify and file_sha256(path) != entry.sha256:
+        raise ValueError(
+            f"{path} has another content than its index says (SHA-256 differs): "
+            "copy it again, or run the pipeline again"
+        )
+    return path
+
+
+def labels_of(shard: Shard, folder: str, config: DataConfig) -> Path | None:
     """Return the file of other labels for a shard, or None where its own are wanted.
 
     Raises:
         FileNotFoundError: the dataset has no labels of that name.
+        ValueError: the dataset is not in a local folder.
     """
     if not config.labels:
         return None
+    if isinstance(shard, RemoteShard):
+        raise ValueError(
+            f"data.labels is {config.labels!r}, and {folder} is not a local folder: copy the "
+            "dataset to one, or leave data.labels out"
+        )
     path = sidecar_path(folder, config.labels, str(shard.relative_to(Path(folder) / "shards")))
     if not path.is_file():
         raise FileNotFoundError(
@@ -130,12 +151,14 @@ def passes_filter(sample: Sample, config: ReadFilterConfig) -> bool:
     return config.share == 1 or random.Random(f"{sample.id}-share").random() < config.share
 
 
-def read_shard(path: Path) -> Iterator[tuple[Sample, bytes]]:
+def read_shard(shard: Shard) -> Iterator[tuple[Sample, bytes]]:
     """Yield the clips of a shard, each with its FLAC.
 
     Raises:
         ValueError: the shard is damaged, or a clip lacks a member or a field.
+        OSError: it could not be fetched.
     """
+    path = local_copy(shard) if isinstance(shard, RemoteShard) else shard
     with path.open("rb") as stream:
         try:
             members = tar_file_expander([{"url": str(path), "stream": stream}])

@@ -142,6 +142,7 @@ def _run(config: PipelineConfig, options: Namespace) -> int:
 
     output, part = path_of(config.output), _part(options)
     how = {name: options.get(name, False) for name in ("verify", "retry_failed")}
+    how["metrics_file"] = options.get("metrics_file")
     if part:
         work = run_part(config, part, **how)
         print(

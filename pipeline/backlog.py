@@ -8,7 +8,7 @@ import logging
 from dataclasses import dataclass
 
 from pipeline.blocks import committed, is_labelled
-from pipeline.files import AnyPath, remove_stale
+from pipeline.files import AnyPath, each, remove_stale
 from pipeline.layout import Layout
 from pipeline.plan import Block, Plan
 from pipeline.retry import has_failures
@@ -29,16 +29,24 @@ class Backlog:
 
 def find_backlog(plan: Plan, layout: Layout, *, retry_failed: bool) -> Backlog:
     """Compare a plan with what is committed."""
-    blocks, to_label, to_retry = [], [], []
-    for block in plan.blocks:
+
+    def state(block: Block) -> str:
         if not is_labelled(block, layout, plan.keys):
-            to_label.append(block)
-        elif retry_failed and has_failures(block, layout, plan.keys):
-            to_retry.append(block)
-        elif committed(block, layout, plan.keys):
-            continue
-        blocks.append(block)
-    return Backlog(blocks=tuple(blocks), to_label=tuple(to_label), to_retry=tuple(to_retry))
+            return "label"
+        if retry_failed and has_failures(block, layout, plan.keys):
+            return "retry"
+        return "" if committed(block, layout, plan.keys) else "filter"
+
+    found = [
+        (block, to_do)
+        for block, to_do in zip(plan.blocks, each(state, plan.blocks, layout.output), strict=True)
+        if to_do
+    ]
+    return Backlog(
+        blocks=tuple(block for block, _ in found),
+        to_label=tuple(block for block, to_do in found if to_do == "label"),
+        to_retry=tuple(block for block, to_do in found if to_do == "retry"),
+    )
 
 
 def withdraw(backlog: Backlog, layout: Layout) -> None:

@@ -137,6 +137,12 @@ def _add_run_options(parser: ArgumentParser) -> None:
         help="try again what could not be read or labelled",
     )
     parser.add_argument(
+        "--metrics_file",
+        type=str,
+        default=SUPPRESS,
+        help="write there how far the run is, in the text format of Prometheus",
+    )
+    parser.add_argument(
         "--log_format",
         type=LogFormat,
         default=SUPPRESS,

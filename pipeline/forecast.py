@@ -79,7 +79,7 @@ def make_forecast(
     layout, keys = Layout(path_of(config.output)), plan.keys
     to_build = [b for b in plan.blocks if not committed(b, layout, keys)]
     to_label = [b for b in to_build if not is_labelled(b, layout, keys)]
-    rtfx = read_timings(layout.ledger(keys.label_key, block.id) for block in plan.blocks).rtfx
+    rtfx = read_timings([layout.ledger(keys.label_key, block.id) for block in plan.blocks]).rtfx
     estimate = None
     if measure:
         sample = measure_sample(to_label or plan.blocks, config, keys, measure)

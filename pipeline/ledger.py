@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline.files import AnyPath, path_of, readable, replacing, write_text
+from pipeline.files import AnyPath, path_of, readable, remembered, replacing, tail, write_text
 from pipeline.schema import Sample, from_dict, from_json, to_json
 
 LedgerRow = Sample
@@ -23,6 +23,10 @@ T = TypeVar("T")
 
 PACKED = b"packed"
 """In a part's metadata where a clip holds several utterances."""
+
+_ARROW_SCHEMA = "ARROW:schema"
+_FOOTER_BYTES = 2**16
+"""At least what the end of a part is read of; most have their metadata in it."""
 
 _UTTERANCE = pa.struct(
     [
@@ -132,9 +136,20 @@ def read_ledger_metadata(path: str | AnyPath) -> dict[str, str] | None:
     Raises:
         ValueError: the part is damaged.
     """
-    if not path_of(path).is_file():
+    try:
+        return dict(_metadata(path_of(path)))
+    except FileNotFoundError:
         return None
-    return _text(_parquet(path, pq.read_schema).metadata)
+
+
+@remembered
+def _metadata(path: AnyPath) -> dict[str, str]:
+    """Read a part's metadata, of a part in a store without the rest of it."""
+    try:
+        found = pq.read_metadata(tail(path, _FOOTER_BYTES))
+    except (pa.ArrowInvalid, OSError):
+        found = _parquet(path, pq.read_metadata)
+    return {k: v for k, v in _text(found.metadata).items() if k != _ARROW_SCHEMA}
 
 
 def read_table(path: str | AnyPath, columns: Sequence[str] | None = None) -> pa.Table:

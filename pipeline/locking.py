@@ -4,22 +4,23 @@ The lock is the kernel's, on a file in the output: it is freed when its process 
 ends, so no stale lock ever has to be removed by hand. A whole run shuts everybody out; runs of
 parts share the output, and shut out only a second run of the same part.
 
-An object store has no such lock. Two runs of one configuration write the same bytes under the same
-names there, so they waste work and do no harm.
+An object store has no such lock. There it is an object that is made only where there is none, and
+renewed for as long as its run lives (`pipeline.storage.leases`); that of a killed run is taken over
+after a minute.
 """
 
 import fcntl
 import logging
 import os
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from datetime import datetime
 from pathlib import Path
 
 from pipeline.files import AnyPath
 from pipeline.parts import Part
-from pipeline.storage import check_writable
+from pipeline.storage import HeldError, check_writable, leased, wait_until_free
 
 logger = logging.getLogger(__name__)
 
@@ -31,9 +32,15 @@ class LockedError(RuntimeError):
     """Another run is at work on the output; the message says which."""
 
 
+def always() -> None:
+    """Tell that the output is held; the kernel takes no lock away."""
+
+
 @contextmanager
-def locked(output: AnyPath, part: Part | None = None) -> Iterator[None]:
+def locked(output: AnyPath, part: Part | None = None) -> Iterator[Callable[[], None]]:
     """Hold the output, or a part of it, for as long as the context lasts.
+
+    Yields what raises a `LockedError` once the output is held no more, which can happen in a store.
 
     Raises:
         LockedError: another run holds it.
@@ -41,8 +48,8 @@ def locked(output: AnyPath, part: Part | None = None) -> Iterator[None]:
     """
     if not isinstance(output, Path):
         check_writable(str(output))
-        logger.warning("%s cannot be locked: see to it that no two runs work on it", output)
-        yield
+        with _locked_store(output, part) as still_held:
+            yield still_held
         return
     output.mkdir(parents=True, exist_ok=True)
     whole = output / LOCK_NAME
@@ -53,7 +60,38 @@ def locked(output: AnyPath, part: Part | None = None) -> Iterator[None]:
             held.enter_context(_lock(whole, fcntl.LOCK_SH, ""))
             mine = output / f"{LOCK_NAME}-{part.number}-of-{part.of}"
             held.enter_context(_lock(mine, fcntl.LOCK_EX, f"the run of {part}"))
-        yield
+        yield always
+
+
+@contextmanager
+def _locked_store(output: AnyPath, part: Part | None) -> Iterator[Callable[[], None]]:
+    """Hold an output in a store; look for the others only when they can see that it is held."""
+    whole = output / LOCK_NAME
+    mine = output / f"{LOCK_NAME}-{part.number}-of-{part.of}" if part else whole
+    with ExitStack() as held:
+        try:
+            who = _holder(f"the run of {part}" if part else "a run")
+            is_held = held.enter_context(leased(str(mine), who))
+            for other in [whole] if part else sorted(output.glob(f"{LOCK_NAME}-*")):
+                wait_until_free(str(other))
+        except HeldError as error:
+            raise LockedError(_in_use(output, str(error))) from error
+        except NotImplementedError as error:
+            logger.warning(
+                "%s cannot be locked (%s): see to it yourself that no two runs work on it",
+                output,
+                error,
+            )
+            is_held = _for_ever
+
+        def still_held() -> None:
+            if not is_held():
+                raise LockedError(
+                    f"{output} was not renewed for too long, and another run has begun there. "
+                    "What is committed is kept; see how the other one goes."
+                )
+
+        yield still_held
 
 
 @contextmanager
@@ -63,9 +101,7 @@ def _lock(path: Path, operation: int, who: str) -> Iterator[None]:
     try:
         os.ftruncate(handle, 0)
         if who:
-            now = datetime.now().astimezone().isoformat(sep=" ", timespec="seconds")
-            holder = f"{who}, process {os.getpid()} on {socket.gethostname()}, since {now}"
-            os.pwrite(handle, holder.encode(), 0)
+            os.pwrite(handle, _holder(who).encode(), 0)
         yield
     finally:
         try:
@@ -74,6 +110,15 @@ def _lock(path: Path, operation: int, who: str) -> Iterator[None]:
         except OSError as error:  # others share it, or the disk is gone: it is free in any case
             logger.debug("%s stays: %s", path, error)
         os.close(handle)
+
+
+def _holder(who: str) -> str:
+    now = datetime.now().astimezone().isoformat(sep=" ", timespec="seconds")
+    return f"{who}, process {os.getpid()} on {socket.gethostname()}, since {now}"
+
+
+def _for_ever() -> bool:
+    return True
 
 
 def _open_locked(path: Path, operation: int) -> int:
@@ -101,8 +146,12 @@ def _refusal(path: Path) -> str:
     others = sorted(path.parent.glob(f"{LOCK_NAME}-*")) if path.name == LOCK_NAME else []
     holders = [_text(path), *(_text(other) for other in others if _is_held(other))]
     known = "; ".join(holder for holder in holders if holder) or "another run"
+    return _in_use(path.parent, known)
+
+
+def _in_use(output: AnyPath, known: str) -> str:
     return (
-        f"{path.parent} is in use by {known}. Wait until it has ended, or stop it; what it has "
+        f"{output} is in use by {known}. Wait until it has ended, or stop it; what it has "
         "finished is kept."
     )
 

@@ -101,15 +101,27 @@ def _stems(folder: AnyPath, suffix: str = ".parquet") -> set[str]:
 
 
 @contextmanager
-def display(plan: Plan, layout: Layout) -> Iterator[Callable[[], None]]:
-    """Show progress for as long as the context lasts; yield what to call to bring it up to date."""
+def display(
+    plan: Plan, layout: Layout, on_progress: Callable[[Progress], object] | None = None
+) -> Iterator[Callable[[], None]]:
+    """Show progress for as long as the context lasts; yield what to call to bring it up to date.
+
+    `on_progress` is told each time.
+    """
     tracker = Tracker(plan, layout)
+
+    def look() -> Progress:
+        now = tracker.progress()
+        if on_progress:
+            on_progress(now)
+        return now
+
     if is_json() or not CONSOLE.is_terminal:
         reported = tracker.progress().blocks_done
 
         def log() -> None:
             nonlocal reported
-            now = tracker.progress()
+            now = look()
             if now.blocks_done != reported:
                 reported = now.blocks_done
                 logger.info("%s", line(now))
@@ -120,7 +132,7 @@ def display(plan: Plan, layout: Layout) -> Iterator[Callable[[], None]]:
     with Live(table(tracker.progress()), console=CONSOLE, auto_refresh=False) as live:
 
         def draw() -> None:
-            live.update(table(tracker.progress()), refresh=True)
+            live.update(table(look()), refresh=True)
 
         yield draw
         draw()

@@ -7,10 +7,9 @@ because audio through a shuffle costs four to eleven times its size in memory, a
 in-process runner starts nothing behind a shuffle before everything in front of it is done.
 """
 
-import copy
 import dataclasses
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import apache_beam as beam
@@ -19,22 +18,22 @@ from apache_beam.options.pipeline_options import PipelineOptions
 from pipeline import __version__, files
 from pipeline.admission import read_canary
 from pipeline.backlog import Backlog, clean, find_backlog, withdraw
-from pipeline.blocks import label_block, process_block
+from pipeline.block_stage import ProcessBlock
 from pipeline.config import PipelineConfig
 from pipeline.config_files import to_yaml
-from pipeline.context import Context, needs_ledger
-from pipeline.files import path_of
+from pipeline.context import needs_ledger
+from pipeline.files import AnyPath, path_of
 from pipeline.layout import Layout
 from pipeline.locking import locked
+from pipeline.metrics import MetricsFile
 from pipeline.parts import Part
-from pipeline.plan import Block, Keys, Plan, make_plan
-from pipeline.progress import display
+from pipeline.plan import Block, Plan, make_plan
+from pipeline.progress import Tracker, display
 from pipeline.report import ledger_context, write_report
-from pipeline.retry import retry_block
 from pipeline.schema import SCHEMA_VERSION, Index, Totals, read_index, to_json
 from pipeline.scoring import language_code
 from pipeline.teacher import check_teacher, resolve_revision, settle, uses_accelerator
-from pipeline.totals import TooManyFailuresError, add_up, check_budget, commit_records
+from pipeline.totals import add_up, check_budget, commit_records
 from pipeline.verify import withdraw_damaged
 from pipeline.workers import (
     check_job_server,
@@ -69,13 +68,31 @@ class Outcome(Work):
     totals: Totals
 
 
-def run(config: PipelineConfig, *, verify: bool = False, retry_failed: bool = False) -> Outcome:
+@dataclass(frozen=True, kw_only=True)
+class Manner:
+    """How a run goes about it."""
+
+    verify: bool
+    retry_failed: bool
+    still_held: Callable[[], None]
+    """Raises where the output is not this run's any more."""
+    metrics: MetricsFile | None
+
+
+def run(
+    config: PipelineConfig,
+    *,
+    verify: bool = False,
+    retry_failed: bool = False,
+    metrics_file: str | AnyPath | None = None,
+) -> Outcome:
     """Label what is not labelled, filter, write shards, index and report.
 
     Args:
         config: what to make of what.
         verify: read all that is committed and make again what is damaged.
         retry_failed: try again what could not be read or labelled.
+        metrics_file: where to say how far the run is, for Prometheus.
 
     Raises:
         FileNotFoundError: a corpus or the teacher does not exist.
@@ -85,15 +102,26 @@ def run(config: PipelineConfig, *, verify: bool = False, retry_failed: bool = Fa
     """
     started = time.monotonic()
     config, plan, layout = _prepare(config)
-    with locked(layout.output):
+    with locked(layout.output) as still_held:
         clean(plan, layout)
-        work = _work_on(plan, plan, config, layout, verify=verify, retry_failed=retry_failed)
+        how = Manner(
+            verify=verify,
+            retry_failed=retry_failed,
+            still_held=still_held,
+            metrics=_metrics(metrics_file, config.output),
+        )
+        work = _work_on(plan, plan, config, layout, how)
         index = _write_index(config, plan, layout, time.monotonic() - started)
     return Outcome(**vars(work), totals=index.totals)
 
 
 def run_part(
-    config: PipelineConfig, part: Part, *, verify: bool = False, retry_failed: bool = False
+    config: PipelineConfig,
+    part: Part,
+    *,
+    verify: bool = False,
+    retry_failed: bool = False,
+    metrics_file: str | AnyPath | None = None,
 ) -> Work:
     """Do a share of the blocks, beside other processes that do the others.
 
@@ -103,10 +131,14 @@ def run_part(
         as `run`.
     """
     config, plan, layout = _prepare(config)
-    with locked(layout.output, part):
-        return _work_on(
-            part.of_plan(plan), plan, config, layout, verify=verify, retry_failed=retry_failed
+    with locked(layout.output, part) as still_held:
+        how = Manner(
+            verify=verify,
+            retry_failed=retry_failed,
+            still_held=still_held,
+            metrics=_metrics(metrics_file, config.output, f"{part.number} of {part.of}"),
         )
+        return _work_on(part.of_plan(plan), plan, config, layout, how)
 
 
 def _prepare(config: PipelineConfig) -> tuple[PipelineConfig, Plan, Layout]:
@@ -121,18 +153,16 @@ def _work_on(
     plan: Plan,
     config: PipelineConfig,
     layout: Layout,
-    *,
-    verify: bool,
-    retry_failed: bool,
+    how: Manner,
 ) -> Work:
     """Bring the blocks of a part, or of all, up to date."""
 
     def check() -> None:
         check_budget(layout, plan.keys, plan.num_utterances, config.max_failed_fraction)
 
-    if verify:
+    if how.verify:
         withdraw_damaged(mine, layout)
-    backlog = find_backlog(mine, layout, retry_failed=retry_failed)
+    backlog = find_backlog(mine, layout, retry_failed=how.retry_failed)
     if backlog.to_label:
         languages = {language_code(corpus.language) for corpus in config.corpora}
         check_teacher(config.teacher, plan.keys.teacher_revision, languages)
@@ -143,21 +173,35 @@ def _work_on(
     files.write_text(layout.plan, to_json(plan) + "\n")
     files.write_text(layout.config, to_yaml(config))
 
-    if not retry_failed:
+    if not how.retry_failed:
         check()
+    if how.metrics:
+        how.metrics.write(Tracker(mine, layout).progress(), now=True)
     if backlog.blocks:
-        process = ProcessBlock(config, plan.keys, plan.num_utterances, retry=retry_failed)
-        with display(mine, layout) as on_tick:
+        process = ProcessBlock(config, plan.keys, plan.num_utterances, retry=how.retry_failed)
+        with display(mine, layout, how.metrics and how.metrics.write) as draw:
+
+            def on_tick() -> None:
+                how.still_held()
+                draw()
+
             if needs_ledger(config.filter):  # what is kept of a block depends on the others
                 _run_beam(backlog.blocks, process.labelling_only(), options, on_tick)
                 if mine is plan:
                     process = process.knowing(ledger_context(config.filter, plan, layout))
             if mine is plan or not needs_ledger(config.filter):
                 _run_beam(backlog.blocks, process, options, on_tick)
+        how.still_held()
+        if how.metrics:
+            how.metrics.write(Tracker(mine, layout).progress(), now=True)
     check()
     return Work(
         blocks=len(mine.blocks), labelled=len(backlog.to_label), rebuilt=len(backlog.blocks)
     )
+
+
+def _metrics(path: str | AnyPath | None, output: str, part: str = "") -> MetricsFile | None:
+    return MetricsFile(path=path, labels={"output": output, "shard": part}) if path else None
 
 
 def _options(config: PipelineConfig, backlog: Backlog) -> PipelineOptions:
@@ -166,57 +210,6 @@ def _options(config: PipelineConfig, backlog: Backlog) -> PipelineOptions:
     accelerated = bool(heavy) and uses_accelerator(config.teacher)
     workers = num_workers(len(backlog.blocks), heavy, accelerated=accelerated)
     return pipeline_options(config.beam, workers)
-
-
-class ProcessBlock(beam.DoFn):
-    """The fused stage: a block's reference goes in, its files are committed, its id comes out."""
-
-    def __init__(
-        self, config: PipelineConfig, keys: Keys, num_planned: int, *, retry: bool = False
-    ) -> None:
-        """Take along what every worker has to know; all of it is small."""
-        self._config, self._keys, self._num_planned = config, keys, num_planned
-        self._retry = retry
-        self._label_only = False
-        self._context: Context | None = None
-        self._over_budget = False
-
-    def labelling_only(self) -> "ProcessBlock":
-        """Return the stage without the filter, for labels that must all be there before it."""
-        changed = copy.copy(self)
-        changed._label_only = True
-        return changed
-
-    def knowing(self, context: Context) -> "ProcessBlock":
-        """Return the stage with what the filter has to know of the whole ledger."""
-        changed = copy.copy(self)
-        changed._retry, changed._context = False, context
-        return changed
-
-    def process(self, block: Block) -> Iterator[str]:
-        """Bring one block up to date, unless too much has failed; `run` then says so.
-
-        To raise here would print Beam's traceback over the message.
-        """
-        if self._over_budget:
-            return
-        if self._retry:
-            retry_block(block, self._config, self._keys)
-        if self._label_only:
-            label_block(block, self._config, self._keys)
-            return
-        record = process_block(block, self._config, self._keys, self._context)
-        if record.failed and not self._retry:  # what was not retried yet does not count
-            try:
-                check_budget(
-                    Layout(path_of(self._config.output)),
-                    self._keys,
-                    self._num_planned,
-                    self._config.max_failed_fraction,
-                )
-            except TooManyFailuresError:
-                self._over_budget = True
-        yield record.block
 
 
 def _run_beam(

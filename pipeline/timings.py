@@ -5,13 +5,16 @@ a commit record must be the same bytes each time, and no clock gives the same ti
 """
 
 import json
-from collections.abc import Iterable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
-from pipeline.files import AnyPath, write_text
+from pipeline.files import AnyPath, each, write_text
 from pipeline.ledger import read_ledger_metadata
 from pipeline.schema import MAX_CLIP_SECONDS
 from pipeline.stopwatch import LABEL_STAGES
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,20 +40,27 @@ class Timings:
         return 1 - self.audio_seconds / shown if shown else 0.0
 
 
-def read_timings(ledger_parts: Iterable[AnyPath], timings: Iterable[AnyPath] = ()) -> Timings:
+def read_timings(ledger_parts: Sequence[AnyPath], timings: Sequence[AnyPath] = ()) -> Timings:
     """Add up what stands in the parts and timings that exist."""
     seconds = dict.fromkeys(LABEL_STAGES, 0.0) | {"write": 0.0}
     audio_seconds, windows = 0.0, 0
-    for path in ledger_parts:
-        if metadata := read_ledger_metadata(path):
+    for metadata in _each(read_ledger_metadata, ledger_parts):
+        if metadata:
             for stage in LABEL_STAGES:
                 seconds[stage] += float(metadata.get(f"{stage}_seconds", 0))
             audio_seconds += float(metadata["audio_seconds"])
             windows += int(metadata.get("full_windows", 0))
-    for path in timings:
-        if path.is_file():
-            seconds["write"] += float(json.loads(path.read_text())["write_seconds"])
+    seconds["write"] = sum(_each(_write_seconds, timings))
     return Timings(seconds=seconds, audio_seconds=audio_seconds, full_windows=windows)
+
+
+def _write_seconds(path: AnyPath) -> float:
+    """Read what `write_timing` wrote; 0 where it is missing."""
+    return float(json.loads(path.read_text())["write_seconds"]) if path.is_file() else 0.0
+
+
+def _each(read: Callable[[AnyPath], T], paths: Sequence[AnyPath]) -> Iterator[T]:
+    return each(read, paths, paths[0]) if paths else iter(())
 
 
 def write_timing(path: AnyPath, write_seconds: float) -> None:

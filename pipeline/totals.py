@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Iterable
 
 from pipeline.blocks import committed
+from pipeline.files import each
 from pipeline.layout import Layout
 from pipeline.plan import Keys, Plan
 from pipeline.schema import Totals
@@ -26,8 +27,8 @@ def commit_records(plan: Plan, layout: Layout) -> list[CommitRecord]:
         AssertionError: a block has none, or its counts do not add up to what was planned.
     """
     records = []
-    for block in plan.blocks:
-        record = committed(block, layout, plan.keys)
+    found = each(lambda block: committed(block, layout, plan.keys), plan.blocks, layout.output)
+    for block, record in zip(plan.blocks, found, strict=True):
         assert record is not None, f"block {block.id} was not committed"
         assert record.planned == block.num_utterances, (
             f"block {block.id} has {block.num_utterances} utterances, but {record.kept} are kept, "
@@ -45,8 +46,8 @@ def add_up(plan: Plan, layout: Layout, wall_seconds: float) -> Totals:
     """
     records = commit_records(plan, layout)
     spent = read_timings(
-        (layout.ledger(plan.keys.label_key, block.id) for block in plan.blocks),
-        (layout.timing(block.id) for block in plan.blocks),
+        [layout.ledger(plan.keys.label_key, block.id) for block in plan.blocks],
+        [layout.timing(block.id) for block in plan.blocks],
     )
     return Totals(
         planned=plan.num_utterances,
@@ -72,7 +73,7 @@ def check_budget(layout: Layout, keys: Keys, num_planned: int, max_failed_fracti
     Raises:
         TooManyFailuresError: the message says how much failed, where to look and what to do.
     """
-    records = (read_record(path) for path in layout.shards.glob("*.json"))
+    records = each(read_record, layout.shards.glob("*.json"), layout.output)
     failed = _sum(r.failed for r in records if r and r.shard_key == keys.shard_key)
     total = sum(failed.values())
     if total > max_failed_fraction * num_planned:

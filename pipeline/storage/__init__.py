@@ -28,9 +28,11 @@ from pipeline.storage.files import (
     relative_to,
     size_bytes,
 )
+from pipeline.storage.leases import HeldError, leased, wait_until_free
 from pipeline.storage.windows import Window
 
 __all__ = [
+    "HeldError",
     "Listing",
     "cell_address",
     "check_writable",
@@ -39,6 +41,7 @@ __all__ = [
     "first_value",
     "is_url",
     "join",
+    "leased",
     "list_folder",
     "matching",
     "member_address",
@@ -48,6 +51,7 @@ __all__ = [
     "read_bytes",
     "relative_to",
     "size_bytes",
+    "wait_until_free",
 ]
 
 _TAR, _PARQUET = "tar://", "parquet://"

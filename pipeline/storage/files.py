@@ -60,7 +60,7 @@ def open_file(path: str) -> BinaryIO:
     """
     if not is_url(path):
         return cast(BinaryIO, open(path, "rb", buffering=0))  # noqa: PTH123 - a million times, and Path is slower
-    with _service(path) as (system, name):
+    with service(path) as (system, name):
         size = system.info(name)["size"]
         if size is not None and size <= _WHOLE_BYTES:
             return io.BytesIO(system.cat_file(name))
@@ -77,7 +77,7 @@ def read_bytes(path: str, offset: int = 0, size: int | None = None) -> bytes:
         with open_file(path) as file:
             file.seek(offset)
             return file.read(-1 if size is None else size)
-    with _service(path) as (system, name):
+    with service(path) as (system, name):
         end = None if size is None else offset + size
         return system.cat_file(name, start=offset, end=end)
 
@@ -114,7 +114,7 @@ def size_bytes(paths: Iterable[str]) -> dict[str, int | None]:
     for folder, members in remote.items():
         _asked[folder] += len(members)
         if _asked[folder] >= _LIST_FROM:
-            with _service(folder) as (system, name):
+            with service(folder) as (system, name):
                 system.ls(name)  # fills the listing cache that `info` looks into first
         with ThreadPoolExecutor(_CONNECTIONS) as pool:
             sizes |= zip(members, pool.map(_remote_size, members), strict=True)
@@ -129,7 +129,7 @@ def list_folder(path: str) -> Listing:
     """
     files, folders = [], []
     if is_url(path):
-        with _service(path) as (system, name):
+        with service(path) as (system, name):
             for found in system.ls(name, detail=True):
                 base = found["name"].rstrip("/").rpartition("/")[2]
                 if base and found["name"].rstrip("/") != name.rstrip("/"):
@@ -151,7 +151,7 @@ def check_writable(folder: str) -> None:
     Raises:
         OSError: the service cannot be reached, or does not allow it; the message says what to do.
     """
-    with _service(f"{folder.rstrip('/')}/.writable") as (system, name):
+    with service(f"{folder.rstrip('/')}/.writable") as (system, name):
         system.pipe_file(name, b"")
         system.rm_file(name)
 
@@ -170,7 +170,7 @@ def matching(pattern: str) -> list[str]:
         if not any(c in path for c in "*?["):
             found.append(path)
         elif is_url(path):
-            with _service(path) as (system, name):
+            with service(path) as (system, name):
                 found += sorted(system.unstrip_protocol(n) for n in system.glob(name))
         else:
             anchor = Path(path).anchor or "."
@@ -183,14 +183,14 @@ def matching(pattern: str) -> list[str]:
 
 def _remote_size(path: str) -> int | None:
     try:
-        with _service(path) as (system, name):
+        with service(path) as (system, name):
             return system.info(name)["size"]
     except OSError:
         return None
 
 
 @contextmanager
-def _service(path: str) -> Iterator[tuple[Any, str]]:
+def service(path: str) -> Iterator[tuple[Any, str]]:
     """Yield the filesystem of a URL and the name there; turn what it raises into an OSError."""
     import fsspec
 
@@ -198,6 +198,8 @@ def _service(path: str) -> Iterator[tuple[Any, str]]:
         yield fsspec.url_to_fs(path)
     except FileNotFoundError as error:
         raise FileNotFoundError(f"{path}: no such file") from error
+    except FileExistsError as error:
+        raise FileExistsError(f"{path}: it is there already") from error
     except PermissionError as error:
         raise PermissionError(f"{path}: permission denied ({error}). {_HINT}") from error
     except ImportError as error:

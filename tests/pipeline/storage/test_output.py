@@ -1,6 +1,8 @@
 """A dataset in a bucket is the dataset on a disk, and a run goes on there as it does here."""
 
 import dataclasses
+import json
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,10 +14,13 @@ from pipeline.config import PipelineConfig
 from pipeline.explain import explain
 from pipeline.files import path_of
 from pipeline.limits import FilterConfig
+from pipeline.locking import LockedError, locked
+from pipeline.parts import Part
 from pipeline.report import write_report
 from pipeline.run import run
 from pipeline.schema import read_index
 from pipeline.shards import read_shard
+from pipeline.storage import leases
 
 Configure = Callable[..., PipelineConfig]
 
@@ -99,3 +104,67 @@ def test_nothing_of_a_run_to_a_bucket_is_left_on_the_disk(
     monkeypatch.chdir(tmp_path)
     run(there)
     assert not (tmp_path / "s3:").exists()
+
+
+@pytest.fixture
+def hurried(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let a holder be known for alive at once; a slow machine must not let it seem dead."""
+    monkeypatch.setattr(leases, "RENEW_SECONDS", 0.2)
+    monkeypatch.setattr(leases, "SETTLE_SECONDS", 0.2)
+
+
+def leave_a_lock(output: str) -> None:
+    text = json.dumps({"holder": "a run, process 1 on gone", "token": "t", "renewed": 3})
+    (path_of(output) / ".lock").write_bytes(text.encode())
+
+
+def objects(output: str) -> list[str]:
+    return sorted(p.name for p in path_of(output).rglob(".*"))
+
+
+def test_a_second_run_in_a_bucket_is_refused_and_told_who_is_at_work(s3: str, hurried: None):
+    output = path_of(f"{s3}/sets/held")
+    with (
+        locked(output) as still_held,
+        pytest.raises(LockedError, match=r"in use by a run, process \d+ on"),
+        locked(output),
+    ):
+        pass
+    still_held()
+    assert objects(f"{s3}/sets/held") == []
+
+
+def test_parts_share_a_bucket_and_a_whole_run_and_parts_exclude_each_other(s3: str, hurried: None):
+    output = path_of(f"{s3}/sets/parts")
+    with locked(output, Part(number=0, of=2)), locked(output, Part(number=1, of=2)):
+        for part in (None, Part(number=1, of=2)):
+            with pytest.raises(LockedError, match="the run of shard"):
+                locked(output, part).__enter__()
+    with locked(output), pytest.raises(LockedError, match="a run, process"):
+        locked(output, Part(number=0, of=2)).__enter__()
+    assert objects(f"{s3}/sets/parts") == []
+
+
+def test_the_lock_of_a_run_that_was_killed_is_taken_over(
+    there: PipelineConfig, hurried: None, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(leases, "LEASE_SECONDS", 1.0)
+    leave_a_lock(there.output)
+    assert run(there).totals.kept > 0
+    assert objects(there.output) == []
+
+
+def _take_over(output: str, still_held: Callable[[], None]) -> None:
+    for _ in range(500):
+        leave_a_lock(output)  # again, for its holder may be about to write
+        time.sleep(0.1)
+        still_held()
+
+
+def test_a_holder_that_slept_too_long_is_told_that_another_run_has_begun(s3: str, hurried: None):
+    output = path_of(f"{s3}/sets/asleep")
+    with locked(output) as still_held:
+        still_held()
+        with pytest.raises(LockedError, match="another run has begun"):
+            _take_over(str(output), still_held)
+    assert objects(str(output)) == [".lock"]
