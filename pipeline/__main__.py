@@ -224,7 +224,8 @@ def _publish(options: Namespace) -> int:
 
     names = [field.name for field in dataclasses.fields(PublishConfig)]
     config = PublishConfig(**{name: options[name] for name in names})
-    print(describe((compare if options.dry_run else publish)(options.output, config)))
+    output = path_of(options.output)
+    print(describe((compare if options.dry_run else publish)(output, config)))
     return 0
 
 

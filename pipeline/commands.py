@@ -79,7 +79,7 @@ def make_parser() -> tuple[ArgumentParser, dict[str, ArgumentParser]]:
     publish = ArgumentParser(
         description="Send a finished dataset to the Hugging Face Hub, with a card."
     )
-    publish.add_argument("output", type=Path, help="folder of a finished run")
+    publish.add_argument("output", type=str, help="folder or URL of a finished run")
     publish.add_argument("repo_id", type=str, help="OWNER/NAME on the Hub")
     _add_publish_options(publish)
     relabel = ArgumentParser(
@@ -158,6 +158,11 @@ def _add_publish_options(parser: ArgumentParser) -> None:
     )
     parser.add_argument(
         "--append", action="store_true", help="add splits to what the repository holds"
+    )
+    parser.add_argument(
+        "--card_only",
+        action="store_true",
+        help="send no data, only a card that says how far the labelling is; while a run is at work",
     )
     parser.add_argument("--commit_files", type=int, default=50, help="files in one commit")
     parser.add_argument(
