@@ -2,7 +2,6 @@
 
 import dataclasses
 from argparse import RawDescriptionHelpFormatter
-from pathlib import Path
 from typing import get_type_hints
 
 from jsonargparse import SUPPRESS, ArgumentParser, DefaultHelpFormatter
@@ -85,8 +84,10 @@ def make_parser() -> tuple[ArgumentParser, dict[str, ArgumentParser]]:
     relabel = ArgumentParser(
         description="Put the labels of a second run over a dataset's shards beside them."
     )
-    relabel.add_argument("output", type=Path, help="folder of the finished dataset")
-    relabel.add_argument("--second", type=Path, required=True, help="folder of the second run")
+    relabel.add_argument("output", type=str, help="folder or URL of the finished dataset")
+    relabel.add_argument(
+        "--second", type=str, required=True, help="folder or URL of the second run"
+    )
     relabel.add_argument("--name", type=str, required=True, help="of the labels, for data.labels")
     commands.add_subcommand("plan", plan, help="what would be done: blocks, hours, licences")
     commands.add_subcommand("run", run, help="label, filter, write shards, index and report")

@@ -25,7 +25,6 @@ from pipeline.publishing.layout import (
     published_index,
 )
 from pipeline.publishing.licences import permitted
-from pipeline.publishing.progress_card import plan_progress
 from pipeline.publishing.sidecars import is_sidecar, sidecar_files
 from pipeline.schema import Index, from_dict, from_json, read_index, to_json
 from pipeline.upload import Difference, Outcome, Outgoing, Publication, PublishError
@@ -88,7 +87,12 @@ def publish(output: AnyPath, config: PublishConfig) -> Outcome:
 
 
 def _plan(output: AnyPath, config: PublishConfig) -> Publication:
-    return (plan_progress if config.card_only else plan_publication)(output, config)
+    if not config.card_only:
+        return plan_publication(output, config)
+    # The stages know what is labelled, and bring torch along.
+    from pipeline.publishing.progress_card import plan_progress
+
+    return plan_progress(output, config)
 
 
 def _shard_files(shards: tuple[CheckedShard, ...]) -> list[Outgoing]:
