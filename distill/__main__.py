@@ -141,8 +141,9 @@ def _call(config: Any) -> None:
             transcribe(config)
         case EvaluateConfig():
             from distill.evaluate import evaluate
+            from distill.evaluate_table import comparison_table
 
-            evaluate(config)
+            print(comparison_table(evaluate(config)))
         case QuantizeConfig():
             from distill.quantize import quantize
 

@@ -107,6 +107,7 @@ class CTranslate2Recognizer:
             # it stops after half of this, or this less the prompt but its last, whichever is less
             max_length=max(2 * most, most + num_prompt - 1),
             return_scores=True,
+            length_penalty=0,  # a score is then a sum; a mean over no token would be nothing
             return_no_speech_prob=True,
             sampling_topk=1 if temperature == 0 else 0,
             sampling_temperature=temperature or 1.0,
@@ -123,8 +124,7 @@ class CTranslate2Recognizer:
                 Heard(
                     tokens=tokens,
                     text=self.vocabulary.decode(list(tokens)).strip(),
-                    # a mean over the tokens there; the end counts too, as for the other models
-                    avg_logprob=result.scores[0] * len(tokens) / (len(tokens) + 1),
+                    avg_logprob=result.scores[0] / (len(tokens) + 1),  # the end counts too
                     no_speech_prob=result.no_speech_prob,
                     temperature=window.temperature,
                     language=language,
@@ -139,11 +139,31 @@ class CTranslate2Recognizer:
         given = [self.vocabulary.check_language(window.language) for window in windows]
         if None not in given:
             return [(language or "", 1.0) for language in given]
-        detected = self.model.detect_language(encoded)
-        return [
-            (language, 1.0) if language else (rows[0][0].strip("<|>"), rows[0][1])
-            for language, rows in zip(given, detected, strict=True)
-        ]
+        codes = list(self.vocabulary.languages)
+        found = []
+        for language, among in zip(given, self._language_probs(encoded, len(given)), strict=True):
+            best = int(among.argmax())
+            found.append((language, 1.0) if language else (codes[best], float(among[best])))
+        return found
+
+    def _language_probs(self, encoded: Any, num_windows: int) -> np.ndarray:
+        """Return probabilities (windows, languages), in the order of the vocabulary's languages."""
+        # `detect_language` refuses small vocabularies. A token that is no part of the task makes
+        # the first step one whose scores are told.
+        aside = [self.vocabulary.start, self.vocabulary.end - 1]
+        results = self.model.generate(
+            encoded,
+            [aside] * num_windows,
+            beam_size=1,
+            max_length=2,
+            return_logits_vocab=True,
+            suppress_blank=False,
+            suppress_tokens=[],
+        )
+        steps = [result.logits[0][0].to_device(self._library.Device.cpu) for result in results]
+        scores = [np.asarray(step.to(self._library.DataType.float32)).ravel() for step in steps]
+        among = torch.from_numpy(np.stack(scores))[:, list(self.vocabulary.languages.values())]
+        return among.softmax(-1).numpy()
 
     def _times(
         self, window: Window, language: str, tokens: tuple[int, ...]

@@ -5,15 +5,29 @@ from pathlib import Path
 from typing import Any
 
 _STYLE = """
-body { font: 16px/1.5 system-ui, sans-serif; max-width: 66rem; margin: 2rem auto; padding: 0 1rem;
-  color: #1a1a1a; background: #fff; }
-h1 { font-size: 1.6rem; } h2 { font-size: 1.15rem; margin-top: 2.2rem; }
+:root { color-scheme: light dark; --ink: #1b1f24; --soft: #57606a; --page: #fff; --rule: #d5dbe1;
+  --line-0: #2f5fa8; --line-1: #b84a12; --line-2: #2d7a3e; --line-3: #8a4fb0; --line-4: #866f00;
+  --line-5: #b0356b; }
+@media (prefers-color-scheme: dark) {
+  :root { --ink: #e6edf3; --soft: #9aa5b1; --page: #0f1319; --rule: #303a46;
+    --line-0: #7fb0ff; --line-1: #ff9e64; --line-2: #7fd18c; --line-3: #cf9bef; --line-4: #dcc24a;
+    --line-5: #ff8fbd; }
+}
+body { font: 16px/1.5 system-ui, sans-serif; max-width: 74rem; margin: 2rem auto; padding: 0 1rem;
+  color: var(--ink); background: var(--page); }
+h1 { font-size: 1.6rem; } h2 { font-size: 1.15rem; margin: 2.2rem 0 .4rem; }
+p { max-width: 48rem; }
 .wide { overflow-x: auto; }
-table { border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nums; }
-th, td { padding: .3rem .6rem; text-align: right; border-bottom: 1px solid #ddd; }
+table { border-collapse: collapse; min-width: 50%; font-size: .9rem;
+  font-variant-numeric: tabular-nums; }
+th, td { padding: .3rem .6rem; text-align: right; border-bottom: 1px solid var(--rule);
+  vertical-align: bottom; }
+th { color: var(--soft); font-weight: 600; } td { white-space: nowrap; }
 th:first-child, td:first-child, td.text { text-align: left; }
-td.text { font-size: .85rem; max-width: 24rem; }
-.note { color: #555; font-size: .9rem; }
+td.text { font-size: .85rem; max-width: 30rem; white-space: normal; }
+.note { color: var(--soft); font-size: .9rem; margin: .2rem 0 .6rem; }
+svg { width: 100%; max-width: 60rem; height: auto; display: block; }
+svg text { fill: var(--soft); } .rule { stroke: var(--rule); }
 """
 _TITLES = {
     "latency": ("Speed by batch size", "Median time of a batch, without features."),
@@ -36,7 +50,12 @@ _LINES = {
     "chunk_lengths": ("chunk_seconds", "wer", None),
     "prompt_lengths": ("prompt_tokens", "wer", None),
 }
-_COLOURS = ("#3b6fb6", "#c2571a", "#3f8f4f", "#8a4fb0", "#a08a1c", "#555555")
+_NAMES = {
+    "wer": "WER", "wer_low": "WER from", "wer_high": "to", "rtfx": "RTFx", "snr_db": "SNR, dB",
+    "p_value": "p",
+}  # fmt: skip
+"""Headings that are not the field's own name."""
+_NUM_COLOURS = 6
 _PERCENT = ("wer", "wer_low", "wer_high", "insertion_rate", "acceptance", "identical", "cer",
             "orthographic_wer", "as_many_segments")  # fmt: skip
 
@@ -65,7 +84,7 @@ def write_report(results: dict[str, Any], path: Path) -> None:
         body += [f"<h2>{title}</h2>", f'<p class="note">{note}</p>']
         if name in _LINES and rows:
             body.append(_lines(rows, *_LINES[name]))
-        body.append(_table(rows))
+        body.append(_table(_side_by_side(rows) if name == "robustness" else rows))
     page = (
         '<!doctype html>\n<html lang="en">\n<meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
@@ -89,7 +108,7 @@ def _short_row(model: dict[str, Any]) -> dict[str, Any]:
         "WER": f"{rates['wer']:.2%}",
         "interval": f"{rates['wer_low']:.2%} to {rates['wer_high']:.2%}",
         "difference, points": "" if difference is None else _points(difference) + bounds,
-        "p": "" if difference is None else f"{comparison['p_value']:.3f}",
+        "p": "" if difference is None else _p_value(comparison["p_value"]),
         "CER": f"{rates['cer']:.2%}",
         "orthographic WER": f"{rates['orthographic_wer']:.2%}",
         "RTFx": f"{model['rtfx']:.1f}",
@@ -120,11 +139,24 @@ def _groups(models: list[dict[str, Any]], key: str) -> list[dict[str, Any]]:
     ]
 
 
+def _side_by_side(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Put the models beside each other, one row for each noise and ratio."""
+    found: dict[tuple[str, float], dict[str, Any]] = {}
+    for row in rows:
+        line = found.setdefault(
+            (row["noise"], row["snr_db"]), {"noise": row["noise"], "snr_db": f"{row['snr_db']:g}"}
+        )
+        line[row["model"]] = f"{row['wer']:.2%}"
+    return list(found.values())
+
+
 def _table(rows: list[dict[str, Any]]) -> str:
     if not rows:
         return "<p>Nothing to show.</p>"
     columns = list(dict.fromkeys(name for row in rows for name in row))
-    head = "".join(f"<th>{html.escape(name.replace('_', ' '))}</th>" for name in columns)
+    head = "".join(
+        f"<th>{html.escape(_NAMES.get(name, name.replace('_', ' ')))}</th>" for name in columns
+    )
     lines = ["".join(_cell(name, row.get(name)) for name in columns) for row in rows]
     return (
         f'<div class="wide"><table><tr>{head}</tr>'
@@ -144,35 +176,50 @@ def _cell(name: str, value: Any) -> str:
 def _lines(rows: list[dict[str, Any]], x: str, y: str, group: str | None) -> str:
     """Draw a line for each model (and group) as SVG; the first model's is the thickest."""
     names = list(dict.fromkeys((row["model"], row.get(group or "")) for row in rows))
-    models = list(dict.fromkeys(row["model"] for row in rows))
-    values = [row[x] for row in rows]
-    low, high = min(values), max(values)
+    ticks = sorted({row[x] for row in rows})
+    low, width = ticks[0], (ticks[-1] - ticks[0]) or 1
     most = max(max(row[y] for row in rows), 1e-9)
+
+    def place(a: float, b: float) -> tuple[str, str]:
+        return f"{50 + 520 * (a - low) / width:.1f}", f"{190 - 170 * b / most:.1f}"
+
     drawn = []
+    for part in (0.0, 0.25, 0.5, 0.75, 1.0):
+        height = place(low, part * most)[1]
+        drawn.append(
+            f'<path class="rule" d="M50 {height}H570"/>'
+            f'<text x="44" y="{height}" dy="4" text-anchor="end">{100 * part * most:.3g} %</text>'
+        )
+    for tick in ticks:
+        drawn.append(f'<text x="{place(tick, 0)[0]}" y="208" text-anchor="middle">{tick:g}</text>')
+    title = _NAMES.get(x, x.replace("_", " "))
+    drawn.append(f'<text x="310" y="226" text-anchor="middle">{html.escape(title)}</text>')
     for number, (model, kind) in enumerate(names):
-        points = sorted(
-            (row[x], row[y])
-            for row in rows
+        points = [
+            place(row[x], row[y])
+            for row in sorted(rows, key=lambda row: row[x])
             if (row["model"], row.get(group or "")) == (model, kind)
-        )
-        place = " ".join(
-            f"{50 + 520 * ((a - low) / ((high - low) or 1)):.1f},{190 - 170 * b / most:.1f}"
-            for a, b in points
-        )
-        colour = _COLOURS[number % len(_COLOURS)]
-        width = 3 if model == models[0] else 2
+        ]
+        colour = f"var(--line-{number % _NUM_COLOURS})"
+        thick = 3 if model == rows[0]["model"] else 2
         label = html.escape(f"{model} {kind or ''}".strip())
         drawn.append(
-            f'<polyline fill="none" stroke="{colour}" stroke-width="{width}" points="{place}"/>'
-            f'<text x="590" y="{30 + 18 * number}" fill="{colour}">{label}</text>'
+            f'<polyline fill="none" style="stroke: {colour}" stroke-width="{thick}" '
+            f'points="{" ".join(f"{a},{b}" for a, b in points)}"/>'
+            + "".join(
+                f'<circle r="3" cx="{a}" cy="{b}" style="fill: {colour}"/>' for a, b in points
+            )
+            + f'<text x="590" y="{30 + 18 * number}" style="fill: {colour}">{label}</text>'
         )
-    axis = (
-        f'<text x="50" y="212">{low:g}</text><text x="550" y="212">{high:g}</text>'
-        f'<text x="260" y="212">{html.escape(x.replace("_", " "))}</text>'
-        f'<text x="0" y="25">{most:.0%}</text><text x="0" y="190">0 %</text>'
-        '<path d="M50 20V190H570" fill="none" stroke="#999"/>'
+    heading = html.escape(f"{y.upper()} by {title}")
+    return (
+        f'<svg viewBox="0 0 900 {max(235, 40 + 18 * len(names))}" font-size="13" role="img" '
+        f'aria-label="{heading}">{"".join(drawn)}</svg>'
     )
-    return f'<svg viewBox="0 0 900 220" font-size="13" role="img">{axis}{"".join(drawn)}</svg>'
+
+
+def _p_value(value: float) -> str:
+    return "< 0.001" if value < 0.001 else f"{value:.3f}"
 
 
 def _points(fraction: float) -> str:

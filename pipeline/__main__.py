@@ -209,9 +209,10 @@ def _relabel(options: Namespace) -> int:
     """Write the labels of a second teacher beside the shards."""
     from pipeline.relabelling import write_sidecar
 
-    done = write_sidecar(options.output, options.second, options.name)
+    output = path_of(options.output)
+    done = write_sidecar(output, path_of(options.second), options.name)
     print(
-        f"{done.labelled} clips have a label in {options.output / f'labels@{options.name}'}, "
+        f"{done.labelled} clips have a label in {output / f'labels@{options.name}'}, "
         f"{done.missing} have none. Train on them with --data.labels {options.name}."
     )
     return 0
@@ -225,7 +226,8 @@ def _publish(options: Namespace) -> int:
 
     names = [field.name for field in dataclasses.fields(PublishConfig)]
     config = PublishConfig(**{name: options[name] for name in names})
-    print(describe((compare if options.dry_run else publish)(options.output, config)))
+    output = path_of(options.output)
+    print(describe((compare if options.dry_run else publish)(output, config)))
     return 0
 
 

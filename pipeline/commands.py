@@ -2,7 +2,6 @@
 
 import dataclasses
 from argparse import RawDescriptionHelpFormatter
-from pathlib import Path
 from typing import get_type_hints
 
 from jsonargparse import SUPPRESS, ArgumentParser, DefaultHelpFormatter
@@ -79,14 +78,16 @@ def make_parser() -> tuple[ArgumentParser, dict[str, ArgumentParser]]:
     publish = ArgumentParser(
         description="Send a finished dataset to the Hugging Face Hub, with a card."
     )
-    publish.add_argument("output", type=Path, help="folder of a finished run")
+    publish.add_argument("output", type=str, help="folder or URL of a finished run")
     publish.add_argument("repo_id", type=str, help="OWNER/NAME on the Hub")
     _add_publish_options(publish)
     relabel = ArgumentParser(
         description="Put the labels of a second run over a dataset's shards beside them."
     )
-    relabel.add_argument("output", type=Path, help="folder of the finished dataset")
-    relabel.add_argument("--second", type=Path, required=True, help="folder of the second run")
+    relabel.add_argument("output", type=str, help="folder or URL of the finished dataset")
+    relabel.add_argument(
+        "--second", type=str, required=True, help="folder or URL of the second run"
+    )
     relabel.add_argument("--name", type=str, required=True, help="of the labels, for data.labels")
     commands.add_subcommand("plan", plan, help="what would be done: blocks, hours, licences")
     commands.add_subcommand("run", run, help="label, filter, write shards, index and report")
@@ -164,6 +165,11 @@ def _add_publish_options(parser: ArgumentParser) -> None:
     )
     parser.add_argument(
         "--append", action="store_true", help="add splits to what the repository holds"
+    )
+    parser.add_argument(
+        "--card_only",
+        action="store_true",
+        help="send no data, only a card that says how far the labelling is; while a run is at work",
     )
     parser.add_argument("--commit_files", type=int, default=50, help="files in one commit")
     parser.add_argument(

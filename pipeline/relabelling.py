@@ -8,9 +8,8 @@ second teacher said goes in, also what its run's filter rejected: thresholds are
 import dataclasses
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
-from pipeline.files import write_text
+from pipeline.files import AnyPath, write_text
 from pipeline.layout import Layout
 from pipeline.ledger import LedgerRow
 from pipeline.report import labels, read_run
@@ -29,14 +28,14 @@ class Relabelled:
     """Clips that the second teacher has no label for."""
 
 
-def write_sidecar(output: Path, second: Path, name: str) -> Relabelled:
+def write_sidecar(output: AnyPath, second: AnyPath, name: str) -> Relabelled:
     """Write `labels@NAME` of a finished dataset from the ledger of a second run over its shards.
 
     Raises:
         FileNotFoundError: one of the two is not finished.
         ValueError: the name will not do, or the second run was over other clips or packed them.
     """
-    sidecar_path(output, name, "")
+    sidecar_path("", name, "")  # refuses a name that will not do
     index = read_index(output)
     heard = {row.utterances[0].id: row for row in _rows(second)}
     labelled = missing = 0
@@ -49,7 +48,8 @@ def write_sidecar(output: Path, second: Path, name: str) -> Relabelled:
                 continue
             lines.append(to_json(_label(sample, row, second)) + "\n")
         labelled += len(lines)
-        write_text(sidecar_path(output, name, entry.name), "".join(lines))
+        path = output / sidecar_path("", name, entry.name).as_posix()
+        write_text(path, "".join(lines))
     if not labelled:
         raise ValueError(
             f"{second} has no label for any clip of {output}; was it run over these shards, with "
@@ -58,7 +58,7 @@ def write_sidecar(output: Path, second: Path, name: str) -> Relabelled:
     return Relabelled(labelled=labelled, missing=missing)
 
 
-def _rows(second: Path) -> Iterator[LedgerRow]:
+def _rows(second: AnyPath) -> Iterator[LedgerRow]:
     _, plan = read_run(Layout(second))
     for rows, _ in labels(plan, Layout(second)):
         for row in rows:
@@ -70,7 +70,7 @@ def _rows(second: Path) -> Iterator[LedgerRow]:
             yield row
 
 
-def _label(sample: Sample, row: LedgerRow, second: Path) -> SidecarLabel:
+def _label(sample: Sample, row: LedgerRow, second: AnyPath) -> SidecarLabel:
     """Return a row as the label of a clip that is the same sound."""
     if abs(row.duration_seconds - sample.duration_seconds) > 0.01 or (
         row.reference and row.reference != sample.reference

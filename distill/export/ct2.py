@@ -5,11 +5,10 @@ A student that was quantised on that very grid keeps its integers (`distill.quan
 
 from pathlib import Path
 
-from distill.export.source import Source, Transcriber
-from distill.longform import Window
+from distill.export.source import Source, Transcriber, texts_of
 from distill.quantization.export import convert, to_ctranslate2
 from distill.quantization.packed import is_packed
-from distill.recognizers import CTranslate2Recognizer
+from distill.recognizers import load_recognizer
 
 NEEDS = ("ctranslate2",)
 RUNTIME = "ctranslate2"
@@ -39,9 +38,4 @@ def write_int8(source: Source, folder: Path) -> None:
 
 def transcriber(folder: Path, source: Source) -> Transcriber:
     """Return what CTranslate2 hears."""
-    recognizer = CTranslate2Recognizer(str(folder), "cpu", 224)
-
-    def hear(windows: list[Window]) -> list[str]:
-        return [heard.text for heard in recognizer.hear(windows)]
-
-    return hear
+    return texts_of(load_recognizer(str(folder), device="cpu"))

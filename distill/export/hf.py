@@ -7,8 +7,7 @@ their grid, as far as float16 can hold them.
 import copy
 from pathlib import Path
 
-from distill.export.source import Source, Transcriber
-from distill.longform import Window
+from distill.export.source import Source, Transcriber, texts_of
 from distill.recognizers import load_recognizer
 from distill.student import keep_generation_settings
 
@@ -31,9 +30,4 @@ def write(source: Source, folder: Path) -> None:
 
 def transcriber(folder: Path, source: Source) -> Transcriber:
     """Return what the written model hears, computed in float32."""
-    recognizer = load_recognizer(str(folder), device="cpu", dtype="float32")
-
-    def hear(windows: list[Window]) -> list[str]:
-        return [heard.text for heard in recognizer.hear(windows)]
-
-    return hear
+    return texts_of(load_recognizer(str(folder), device="cpu", dtype="float32"))

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from transformers import WhisperForConditionalGeneration, WhisperProcessor
 
+from distill.hearing import Recognizer
 from distill.longform import Window
 from distill.student import alignment_heads, is_multilingual, load_model, load_processor
 from distill.vocabulary import TokenizerVocabulary
@@ -15,6 +16,11 @@ from pipeline.schema import model_path
 
 Transcriber = Callable[[list[Window]], list[str]]
 """Writes down windows, without timestamps, as one runtime does it."""
+
+
+def texts_of(recognizer: Recognizer) -> Transcriber:
+    """Return what a recognizer writes down."""
+    return lambda windows: [heard.text for heard in recognizer.hear(windows)]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -30,7 +30,7 @@ _SIZES = (
 )
 _NO_MATTER = ("model", "revision", "batch_size", "device", "num_threads")
 """What is said of the teacher elsewhere, or does not decide a label."""
-_HUB_LANGUAGES = {"jw": "jv"}
+HUB_LANGUAGES = {"jw": "jv"}
 """Where Whisper's code is not the one of ISO 639-1."""
 
 
@@ -48,7 +48,7 @@ def metadata(index: Index, facts: Facts, repo_id: str) -> DatasetCardData:
     configs = configurations(index.shards)
     data = DatasetCardData(
         pretty_name=_title(repo_id),
-        language=sorted({_HUB_LANGUAGES.get(code, code) for code in facts.languages}),
+        language=sorted({HUB_LANGUAGES.get(code, code) for code in facts.languages}),
         license=named[0] if len(named) == 1 else named,
         license_name=", ".join(other) or None,
         task_categories=["automatic-speech-recognition"],
@@ -72,6 +72,11 @@ def size_category(clips: int) -> str:
     return next((name for limit, name in _SIZES if clips < limit), "n>1T")
 
 
+def hours_text(hours: float) -> str:
+    """Write hours so that a few minutes are still seen."""
+    return f"{hours:.2f}" if hours >= 1 else f"{hours:.4f}"
+
+
 def _title(repo_id: str) -> str:
     return repo_id.partition("/")[2]
 
@@ -83,7 +88,7 @@ def _body(index: Index, facts: Facts, repo_id: str) -> str:
         autoescape=False,
         keep_trailing_newline=True,
     )
-    environment.filters["hours"] = lambda hours: f"{hours:.2f}" if hours >= 1 else f"{hours:.4f}"
+    environment.filters["hours"] = hours_text
     teacher = public_name(str(index.teacher.get("model", "unknown")))
     first = min(facts.splits, key=lambda split: (split.split != "train", split.corpus))
     unreferenced = [s for s in facts.splits if s.split in index.filter.get("splits", ("train",))]

@@ -7,8 +7,8 @@ Every byte is compared with the index before anything is published, and what is 
 import logging
 from collections import Counter, defaultdict
 from dataclasses import dataclass
-from pathlib import Path
 
+from pipeline.files import AnyPath
 from pipeline.schema import Index, ShardEntry
 from pipeline.shards import file_sha256, read_shard
 
@@ -30,7 +30,7 @@ class CheckedShard:
     """A shard that is what the index says."""
 
     entry: ShardEntry
-    path: Path
+    path: AnyPath
     portions: tuple[Portion, ...]
     local_path: str = ""
     """One that a sample names, of its recording or its teacher."""
@@ -41,7 +41,7 @@ class CheckedShard:
         return {portion.licence for portion in self.portions}
 
 
-def check_shards(output: Path, index: Index) -> tuple[CheckedShard, ...]:
+def check_shards(output: AnyPath, index: Index) -> tuple[CheckedShard, ...]:
     """Read every shard that the index lists and that has a sample.
 
     Raises:
@@ -61,7 +61,7 @@ def check_shards(output: Path, index: Index) -> tuple[CheckedShard, ...]:
     return checked
 
 
-def _check(path: Path, entry: ShardEntry) -> CheckedShard:
+def _check(path: AnyPath, entry: ShardEntry) -> CheckedShard:
     if not path.is_file():
         raise FileNotFoundError(
             f"{path} is missing, the index lists it: run `whisper-pipeline run --verify` again"

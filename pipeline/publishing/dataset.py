@@ -7,9 +7,9 @@ under which the trainer reads them, and a card that is computed from both.
 
 import dataclasses
 import json
-from pathlib import Path
 
 from pipeline import upload
+from pipeline.files import AnyPath
 from pipeline.publishing.card import make_card
 from pipeline.publishing.config import PublishConfig
 from pipeline.publishing.contents import CheckedShard, check_shards
@@ -30,7 +30,7 @@ from pipeline.schema import Index, from_dict, from_json, read_index, to_json
 from pipeline.upload import Difference, Outcome, Outgoing, Publication, PublishError
 
 
-def plan_publication(output: Path, config: PublishConfig) -> Publication:
+def plan_publication(output: AnyPath, config: PublishConfig) -> Publication:
     """Check a finished dataset and say what its repository shall hold.
 
     Raises:
@@ -67,23 +67,32 @@ def plan_publication(output: Path, config: PublishConfig) -> Publication:
     )
 
 
-def compare(output: Path, config: PublishConfig) -> Difference:
+def compare(output: AnyPath, config: PublishConfig) -> Difference:
     """Return what publishing would send and delete; nothing is sent."""
-    return upload.compare(plan_publication(output, config))
+    return upload.compare(_plan(output, config))
 
 
-def publish(output: Path, config: PublishConfig) -> Outcome:
-    """Publish a finished dataset; what the Hub has already is not sent again.
+def publish(output: AnyPath, config: PublishConfig) -> Outcome:
+    """Publish a finished dataset, or a card of one that is not; nothing is sent a second time.
 
     Raises:
         FileNotFoundError, ValueError, PublishError: as `plan_publication` and `upload.publish`.
     """
     upload.check_access(config.repo_id, "dataset", config.private)
     return upload.publish(
-        plan_publication(output, config),
+        _plan(output, config),
         private=config.private,
         commit_files=config.commit_files,
     )
+
+
+def _plan(output: AnyPath, config: PublishConfig) -> Publication:
+    if not config.card_only:
+        return plan_publication(output, config)
+    # The stages know what is labelled, and bring torch along.
+    from pipeline.publishing.progress_card import plan_progress
+
+    return plan_progress(output, config)
 
 
 def _shard_files(shards: tuple[CheckedShard, ...]) -> list[Outgoing]:

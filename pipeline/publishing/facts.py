@@ -3,9 +3,9 @@
 import dataclasses
 import json
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
+from pipeline.files import AnyPath
 from pipeline.publishing.contents import CheckedShard, Portion, add_up
 from pipeline.publishing.sidecars import sidecar_teachers
 from pipeline.schema import Index, Totals, from_dict
@@ -70,7 +70,9 @@ class Facts:
         return sorted({p.licence for split in self.splits for p in split.portions})
 
 
-def gather(output: Path, free: tuple[CheckedShard, ...], held: tuple[CheckedShard, ...]) -> Facts:
+def gather(
+    output: AnyPath, free: tuple[CheckedShard, ...], held: tuple[CheckedShard, ...]
+) -> Facts:
     """Put together what the report and the shards say of the splits that are published.
 
     Raises:

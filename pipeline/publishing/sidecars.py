@@ -1,8 +1,8 @@
 """Other teachers' labels that lie beside the shards; each goes up where its shard does."""
 
 import re
-from pathlib import Path
 
+from pipeline.files import AnyPath
 from pipeline.publishing.contents import CheckedShard
 from pipeline.publishing.layout import published_entry
 from pipeline.schema import SidecarLabel, from_json, sidecar_path
@@ -16,7 +16,7 @@ def is_sidecar(path: str) -> bool:
     return _SIDECAR.fullmatch(path) is not None
 
 
-def sidecar_teachers(output: Path, shards: tuple[CheckedShard, ...]) -> dict[str, str]:
+def sidecar_teachers(output: AnyPath, shards: tuple[CheckedShard, ...]) -> dict[str, str]:
     """Return who said the labels of each name that lies beside the shards.
 
     Raises:
@@ -25,7 +25,7 @@ def sidecar_teachers(output: Path, shards: tuple[CheckedShard, ...]) -> dict[str
     found: dict[str, str] = {}
     for name in _names(output):
         for shard in shards:
-            path = sidecar_path(output, name, shard.entry.name)
+            path = output / sidecar_path("", name, shard.entry.name).as_posix()
             first = path.read_bytes().partition(b"\n")[0] if path.is_file() else b""
             if first:
                 label = from_json(SidecarLabel, first)
@@ -34,7 +34,7 @@ def sidecar_teachers(output: Path, shards: tuple[CheckedShard, ...]) -> dict[str
     return found
 
 
-def sidecar_files(output: Path, shards: tuple[CheckedShard, ...]) -> list[Outgoing]:
+def sidecar_files(output: AnyPath, shards: tuple[CheckedShard, ...]) -> list[Outgoing]:
     """List the files of labels of the shards that are published.
 
     Raises:
@@ -43,7 +43,7 @@ def sidecar_files(output: Path, shards: tuple[CheckedShard, ...]) -> list[Outgoi
     files = []
     for name in _names(output):
         for shard in shards:
-            path = sidecar_path(output, name, shard.entry.name)
+            path = output / sidecar_path("", name, shard.entry.name).as_posix()
             if not path.is_file():
                 raise FileNotFoundError(
                     f"{path} is missing: write the labels again with `whisper-pipeline relabel`, "
@@ -54,5 +54,5 @@ def sidecar_files(output: Path, shards: tuple[CheckedShard, ...]) -> list[Outgoi
     return files
 
 
-def _names(output: Path) -> list[str]:
+def _names(output: AnyPath) -> list[str]:
     return sorted(path.name.removeprefix("labels@") for path in output.glob("labels@*"))

@@ -6,10 +6,12 @@ from dataclasses import dataclass
 from functools import cached_property
 from hashlib import file_digest, sha256
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal, cast
 
 from huggingface_hub import RepoFile
 from huggingface_hub.utils.sha import git_hash
+
+from pipeline.files import AnyPath
 
 Kind = Literal["dataset", "model"]
 
@@ -23,8 +25,8 @@ class Outgoing:
 
     path: str
     """In the repository."""
-    source: Path | bytes
-    """Where its bytes are, or the bytes."""
+    source: AnyPath | bytes
+    """Where its bytes are, on this disk or in a store, or the bytes."""
     known_sha256: str = ""
     """Where it has been computed already."""
 
@@ -42,7 +44,7 @@ class Outgoing:
         if isinstance(self.source, bytes):
             return sha256(self.source).hexdigest()
         with self.source.open("rb") as file:
-            return file_digest(file, "sha256").hexdigest()
+            return file_digest(cast(Any, file), "sha256").hexdigest()
 
     def read(self) -> bytes:
         """Return its bytes."""

@@ -1,6 +1,7 @@
 """Bring a repository to what it shall hold, in commits of bounded size, and see that it is so."""
 
 import logging
+import tempfile
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from huggingface_hub import (
 from huggingface_hub.errors import HFValidationError
 from huggingface_hub.utils import validate_repo_id
 
+from pipeline.files import AnyPath
 from pipeline.upload.asking import PublishError, ask
 from pipeline.upload.publication import MARKER, Difference, Kind, Outcome, Outgoing, Publication
 
@@ -24,6 +26,8 @@ COMMIT_FILES = 50
 
 _ANYBODYS = (".gitattributes", "README.md")
 """What the Hub's own page puts into a new repository."""
+
+Step = Outgoing | CommitOperationDelete
 
 
 def check_name(repo_id: str) -> None:
@@ -111,9 +115,9 @@ def publish(
             ),
         )
     commits = list(_commits(publication, difference, remote or {}, commit_files))
-    for number, operations in enumerate(commits, start=1):
-        logger.info("commit %d of %d: %d files", number, len(commits), len(operations))
-        _commit(api, publication, operations, f"Publish ({number} of {len(commits)})")
+    for number, steps in enumerate(commits, start=1):
+        logger.info("commit %d of %d: %d files", number, len(commits), len(steps))
+        _commit(api, publication, steps, f"Publish ({number} of {len(commits)})")
     _verify(api, publication)
     prefix = "datasets/" if publication.kind == "dataset" else ""
     return Outcome(
@@ -217,13 +221,13 @@ def _commits(
     difference: Difference,
     remote: dict[str, RepoFile],
     commit_files: int,
-) -> Iterable[Sequence[CommitOperationAdd | CommitOperationDelete]]:
+) -> Iterable[Sequence[Step]]:
     """Divide what is to be done."""
     closing = {file.path for file in publication.last}
     content = [file for file in difference.send if file.path not in closing]
-    steps: list[CommitOperationAdd | CommitOperationDelete] = [_add(file) for file in content]
+    steps: list[Step] = [*content]
     steps += [CommitOperationDelete(path_in_repo=path) for path in difference.delete]
-    last = [_add(file) for file in difference.send if file.path in closing]
+    last = [file for file in difference.send if file.path in closing]
     if not steps and not last:
         return
     if len(steps) + len(last) <= commit_files:
@@ -232,32 +236,43 @@ def _commits(
     changes = difference.delete or any(file.path in remote for file in content)
     if publication.seal in remote and changes:
         steps.insert(0, CommitOperationDelete(path_in_repo=publication.seal))
-        if publication.seal not in {operation.path_in_repo for operation in last}:
-            last += [_add(file) for file in publication.last if file.path == publication.seal]
+        if publication.seal not in {file.path for file in last}:
+            last += [file for file in publication.last if file.path == publication.seal]
     for start in range(0, len(steps), commit_files):
         yield steps[start : start + commit_files]
     yield last
 
 
-def _add(file: Outgoing) -> CommitOperationAdd:
-    return CommitOperationAdd(path_in_repo=file.path, path_or_fileobj=file.source)
+def _commit(api: HfApi, publication: Publication, steps: Sequence[Step], message: str) -> None:
+    """Send some files; what lies in a store is fetched for as long as that takes."""
+    with tempfile.TemporaryDirectory(prefix="whisper-publish-") as folder:
+        operations = [
+            step
+            if isinstance(step, CommitOperationDelete)
+            else CommitOperationAdd(
+                path_in_repo=step.path,
+                path_or_fileobj=_at_hand(step.source, Path(folder) / str(number)),
+            )
+            for number, step in enumerate(steps)
+        ]
+
+        def send() -> None:
+            api.create_commit(
+                publication.repo_id,
+                operations=operations,
+                commit_message=message,
+                repo_type=publication.kind,
+            )
+
+        ask(f"send files to {publication.repo_id}", send)
 
 
-def _commit(
-    api: HfApi,
-    publication: Publication,
-    operations: Sequence[CommitOperationAdd | CommitOperationDelete],
-    message: str,
-) -> None:
-    def send() -> None:
-        api.create_commit(
-            publication.repo_id,
-            operations=operations,
-            commit_message=message,
-            repo_type=publication.kind,
-        )
-
-    ask(f"send files to {publication.repo_id}", send)
+def _at_hand(source: AnyPath | bytes, place: Path) -> Path | bytes:
+    """Return what the client can read more than once, fetched to `place` from a store."""
+    if isinstance(source, Path | bytes):
+        return source
+    source.fs.get_file(source.path, str(place))
+    return place
 
 
 def _verify(api: HfApi, publication: Publication) -> None:

@@ -5,6 +5,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 import soundfile
 
@@ -19,6 +20,8 @@ from tests.distill.material import make_audio
 
 converters = pytest.importorskip("ctranslate2.converters")
 
+CLIP = "test-000-en-us-f2.opus"
+
 
 @pytest.fixture(scope="module")
 def converted(teacher_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -27,6 +30,16 @@ def converted(teacher_folder: Path, tmp_path_factory: pytest.TempPathFactory) ->
         str(teacher_folder), copy_files=["tokenizer.json", "preprocessor_config.json"]
     ).convert(str(folder))
     return folder
+
+
+@pytest.fixture(scope="module")
+def converted_teacher(tmp_path_factory: pytest.TempPathFactory) -> str:
+    folder = tmp_path_factory.mktemp("ctranslate2") / "teacher"
+    converters.TransformersConverter(
+        str(EMBEDDED_FOLDER / "teacher"),
+        copy_files=["tokenizer.json", "preprocessor_config.json"],
+    ).convert(str(folder))
+    return str(folder)
 
 
 class Endless(CTranslate2Recognizer):
@@ -74,6 +87,48 @@ def test_the_seed_decides_what_is_sampled(converted: Path):
     assert first[0].tokens == again[0].tokens != other[0].tokens
 
 
+@pytest.mark.parametrize("timestamps", [False, True])
+@pytest.mark.parametrize("max_new_tokens", [3, 60])
+def test_a_text_is_as_probable_as_transformers_finds_it(
+    converted: Path, teacher_folder: Path, max_new_tokens: int, timestamps: bool
+):
+    windows = [
+        Window(samples=make_audio(2.0, n), language="en", timestamps=timestamps) for n in range(3)
+    ]
+    ours, theirs = (
+        load_recognizer(str(f), device="cpu", max_new_tokens=max_new_tokens, dtype="float32")
+        for f in (teacher_folder, converted)
+    )
+    for own, other in zip(ours.hear(windows), theirs.hear(windows), strict=True):
+        assert other.tokens == own.tokens
+        assert other.truncated == own.truncated
+        assert other.avg_logprob == pytest.approx(own.avg_logprob, abs=1e-3)
+
+
+def test_an_empty_text_has_a_probability(converted_teacher: str):
+    silence = Window(samples=np.zeros(SAMPLE_RATE, np.float32), language="en")
+    ours, theirs = (
+        load_recognizer(name, device="cpu", dtype="float32").hear([silence])[0]
+        for name in ("embedded", converted_teacher)
+    )
+    assert theirs.tokens == ours.tokens == ()
+    assert theirs.avg_logprob == pytest.approx(ours.avg_logprob, abs=1e-3)
+
+
+def test_a_small_vocabulary_does_not_keep_the_language_from_being_heard(converted_teacher: str):
+    windows = [
+        Window(samples=load_audio(EMBEDDED_FOLDER / "audio" / CLIP, 0.4961, 3.3414)),
+        Window(samples=make_audio(1.0), language="de"),
+    ]
+    ours, theirs = (
+        load_recognizer(name, device="cpu", max_new_tokens=2, dtype="float32").hear(windows)
+        for name in ("embedded", converted_teacher)
+    )
+    assert [h.language for h in theirs] == [h.language for h in ours] == ["en", "de"]
+    for own, other in zip(ours, theirs, strict=True):
+        assert other.language_probability == pytest.approx(own.language_probability, abs=1e-3)
+
+
 def test_a_model_without_its_tokenizer_is_refused(converted: Path, tmp_path: Path):
     for name in ("model.bin", "config.json", "vocabulary.json"):
         (tmp_path / name).write_bytes((converted / name).read_bytes())
@@ -81,14 +136,12 @@ def test_a_model_without_its_tokenizer_is_refused(converted: Path, tmp_path: Pat
         load_recognizer(str(tmp_path), device="cpu")
 
 
-def test_a_converted_model_says_much_the_same(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
-    converters = pytest.importorskip("ctranslate2.converters")
-    converted, embedded = str(tmp_path / "converted"), EMBEDDED_FOLDER / "teacher"
-    converters.TransformersConverter(
-        str(embedded), copy_files=["tokenizer.json", "preprocessor_config.json"]
-    ).convert(converted)
+def test_a_converted_model_says_much_the_same(
+    converted_teacher: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    converted, embedded = converted_teacher, EMBEDDED_FOLDER / "teacher"
     clip = tmp_path / "clip.wav"
-    speech = load_audio(EMBEDDED_FOLDER / "audio" / "test-000-en-us-f2.opus", 0.4961, 3.3414)
+    speech = load_audio(EMBEDDED_FOLDER / "audio" / CLIP, 0.4961, 3.3414)
     soundfile.write(clip, speech, SAMPLE_RATE)
     arguments = ["transcribe", "--device=cpu", "--language=en", "--mode=short", str(clip)]
     printed = []

@@ -12,12 +12,16 @@ import pytest
 import soundfile
 from whisper_normalizer.english import EnglishTextNormalizer
 
+from distill.__main__ import main
 from distill.config import InitConfig
 from distill.evaluate import evaluate, size_bytes
 from distill.evaluate_config import EvaluateConfig, RobustnessConfig
 from distill.evaluate_data import EvaluationClip, long_recordings, read_clips
 from distill.evaluate_scores import compare, score_all
-from distill.student import load_model, num_parameters
+from distill.quantization import save
+from distill.quantization.fake import quantise
+from distill.quantization.presets import rules_of
+from distill.student import load_model, load_processor, num_parameters
 from distill.train import init
 from pipeline.schema import SAMPLE_RATE
 from tests.distill.material import make_audio, make_sample, write_dataset
@@ -129,6 +133,44 @@ def test_every_part_gives_rows_for_every_model(configure: Configure):
     page = (Path(config.output) / "report.html").read_text()
     for title in ("In noise", "Edge lengths", "Chunk length", "Sounds without speech"):
         assert title in page
+
+
+def test_quantised_and_converted_models_stand_beside_plain_ones(
+    configure: Configure,
+    teacher_folder: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+):
+    converters = pytest.importorskip("ctranslate2.converters")
+    packed, converted = tmp_path / "packed", tmp_path / "converted"
+    model = load_model(str(teacher_folder))
+    save(model, quantise(model, rules_of("w8")), packed)
+    load_processor(str(teacher_folder)).save_pretrained(packed)
+    converters.TransformersConverter(
+        str(teacher_folder), copy_files=["tokenizer.json", "preprocessor_config.json"]
+    ).convert(str(converted))
+    models = [str(teacher_folder), str(packed), str(converted)]
+    config = configure(
+        models=models, modes=["short", "chunked"], max_clips=2, latency_batches=[1],
+        prompt_lengths=[0, 223], non_speech=True,
+    )  # fmt: skip
+    results = evaluate(config)
+    parts = {name: {row["model"] for row in rows} for name, rows in results.parts.items()}
+    assert parts == dict.fromkeys(("latency", "chunked", "non_speech", "prompt_lengths"), {*models})
+    assert "NaN" not in (Path(config.output) / "results.json").read_text()
+    plain, quantised, other = results.models
+    assert (plain.size_bytes or 0) > (quantised.size_bytes or 0)
+    assert other.parameters is None
+    assert other.rates.wer == plain.rates.wer
+
+    audio = tmp_path / "a.wav"
+    soundfile.write(audio, make_audio(2.0), SAMPLE_RATE)
+    options = ["--device=cpu", "--max_new_tokens=6", "--language=en", str(audio)]
+    texts = []
+    for name in models:
+        assert main(["transcribe", f"--model={name}", *options]) == 0
+        texts.append(capsys.readouterr().out)
+    assert texts[2] == texts[0]
 
 
 def test_the_size_of_a_model_is_of_its_weights_and_of_nothing_beside_them(tmp_path: Path):

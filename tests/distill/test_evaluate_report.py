@@ -110,10 +110,16 @@ def test_every_model_and_noise_has_a_line_and_the_first_model_the_thickest(read:
     ]
     page, found = read([model("teacher", 0.2), model("student", 0.3)], {"robustness": rows})
     lines = re.findall(r'stroke-width="(\d)" points="([^"]+)"', page)
+    colours = re.findall(r'<polyline [^>]*style="stroke: ([^"]+)"', page)
+    assert len(set(colours)) == 4
     assert [width for width, _ in lines] == ["3", "3", "2", "2"]
     # from the lowest ratio on the left to the highest on the right, the worst rate at the top
     assert {points for _, points in lines} == {"50.0,20.0 570.0,105.0"}
-    assert found.tables[-1][1] == ["teacher", "white", "10.0", "50.00%"]
+    # and the models beside each other
+    assert found.tables[-1][:2] == [
+        ["noise", "SNR, dB", "teacher", "student"],
+        ["white", "10", "50.00%", "50.00%"],
+    ]
 
 
 def test_a_part_without_rows_and_a_missing_value_are_shown_as_such(read: Any):

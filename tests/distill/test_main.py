@@ -128,7 +128,7 @@ def test_a_clip_that_cannot_be_read_is_said_in_one_line(
 
 
 def test_init_and_evaluate_from_the_command_line(
-    teacher_folder: Path, dataset: Path, tmp_path: Path
+    teacher_folder: Path, dataset: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ):
     student, output = tmp_path / "student", tmp_path / "evaluation"
     init = ["--decoder_layers=1", f"--teacher={teacher_folder}", f"--output={student}"]
@@ -136,3 +136,4 @@ def test_init_and_evaluate_from_the_command_line(
     models = ["--models", str(teacher_folder), str(student)]
     assert main(["evaluate", *models, "--data", str(dataset), "--output", str(output)]) == 0
     assert (output / "results.json").is_file()
+    assert f"| {student} | " in capsys.readouterr().out

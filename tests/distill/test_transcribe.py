@@ -239,6 +239,17 @@ def test_a_cut_off_file_is_an_error(tmp_path: Path):
         stream.read(29 * SAMPLE_RATE, SAMPLE_RATE)
 
 
+def test_a_glob_stands_for_the_files_that_match(folder: Path):
+    def names(pattern: str) -> list[str]:
+        return [str(Path(r.source).relative_to(folder)) for r in find_recordings([pattern])]
+
+    assert names(f"{folder}/*.wav") == ["a.wav"]
+    assert names(f"{folder}/**/*.wav") == ["a.wav", "inner/a.wav"]
+    assert names(f"{folder}/?.[fw]*") == ["a.wav", "b.flac"]
+    soundfile.write(folder / "[live].wav", make_audio(0.5), SAMPLE_RATE)
+    assert names(f"{folder}/[live].wav") == ["[live].wav"]  # a file of that name comes first
+
+
 def test_two_recordings_of_one_name_are_told_apart_or_refused(folder: Path, tmp_path: Path):
     soundfile.write(folder / "a.flac", make_audio(0.5), SAMPLE_RATE)
     found = find_recordings([str(folder / "a.wav"), str(folder / "a.flac")])

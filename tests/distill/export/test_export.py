@@ -24,6 +24,7 @@ from distill.recognizers import CTranslate2Recognizer
 from tests.distill.material import TEXTS
 
 NEEDED = {"ct2-float16": "ctranslate2", "ct2-int8": "ctranslate2", "onnx": "onnxruntime"}
+CLIPS = 10
 HERE = [
     name
     for name in FORMATS
@@ -43,7 +44,7 @@ def run(*arguments: object) -> int:
 def output(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The embedded teacher in every format whose libraries are here."""
     folder = tmp_path_factory.mktemp("export")
-    options = ["--formats", ",".join(HERE), "--max_clips", 6, "--min_identical", 0]
+    options = ["--formats", ",".join(HERE), "--max_clips", CLIPS, "--min_identical", 0]
     assert run("embedded", folder, *options) == 0
     return folder
 
@@ -57,11 +58,12 @@ def test_every_format_is_written_and_hears_what_its_source_hears(output: Path):
     for each in report(output)["formats"]:
         folder = Path(each["path"])
         assert each["size_bytes"] == sum(f.stat().st_size for f in folder.iterdir())
-        assert each["agreement"]["clips"] == 6
-        # a small teacher is nearly undecided about many a word, and int8 decides it otherwise
-        least = 0.5 if each["format"] == "ct2-int8" else 5 / 6
-        assert each["agreement"]["identical"] >= least, each["agreement"]["different"]
-        assert abs(each["agreement"]["wer_difference"]) <= 0.15
+        assert each["agreement"]["clips"] == CLIPS
+        # int8 misses its limit with this small teacher: 47 of 49 clips were the same when measured
+        allowed = 2 if each["format"] == "ct2-int8" else 0
+        assert len(each["agreement"]["different"]) <= allowed, each["agreement"]["different"]
+        assert each["passed"] == (each["agreement"]["identical"] >= each["smallest_share"])
+        assert abs(each["agreement"]["wer_difference"]) <= 0.05
 
 
 def test_a_converted_model_with_a_small_vocabulary_is_still_told_its_language(output: Path):

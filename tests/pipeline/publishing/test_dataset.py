@@ -137,6 +137,67 @@ def test_the_card_says_which_corpora_have_no_transcripts(finished: Path, output:
     assert "no transcript to" not in card(finished)
 
 
+# While it is being labelled.
+
+
+def test_the_card_follows_a_run_and_gives_way_to_that_of_the_finished_dataset(
+    output: Path, hub: HubServer, capsys: pytest.CaptureFixture[str]
+):
+    plan = json.loads((output / "plan.json").read_text())
+    parts = sorted((output / "ledger" / plan["keys"]["label_key"]).glob("*.parquet"))
+    (output / "index.json").unlink()
+    aside = output.parent / "aside"
+    aside.mkdir()
+    for part in parts:  # nothing is labelled yet
+        part.rename(aside / part.name)
+
+    def card() -> str:
+        assert main(["publish", str(output), REPO, "--card_only"]) == 0
+        assert set(hub.repository(REPO).files) - {".gitattributes"} == {
+            "publication.json",
+            "README.md",
+        }
+        return hub.repository(REPO).files["README.md"].decode()
+
+    tones = next(c for c in plan["corpora"] if (c["name"], c["split"]) == ("tones", "train"))
+    hours = f"{tones['duration_seconds'] / 3600:.4f}"
+    row = f"| tones | train | en | cc-by-4.0 | {{}} of {tones['num_blocks']} | {{}} | {hours} |"
+    first = card()
+    assert row.format(0, "0.0000") in first
+    assert front_matter(first)["license"] == ["cc-by-4.0", "cc-by-nc-4.0"]
+    assert "has no data yet" in first
+    assert hub.repository(REPO).private
+
+    for part in parts:
+        (aside / part.name).rename(part)
+    assert row.format(tones["num_blocks"], hours) in card()
+    uploads, requests = len(hub.uploads), len(hub.requests)
+    card()
+    assert len(hub.uploads) == uploads
+    assert not any("/commit/" in path for _, path in hub.requests[requests:])
+
+
+def test_a_card_of_a_run_does_not_replace_that_of_a_finished_dataset(
+    finished: Path, hub: HubServer, capsys: pytest.CaptureFixture[str]
+):
+    assert main(["publish", str(finished), REPO, "--card_only"]) == 0
+    publish(finished, config())
+    files = dict(hub.repository(REPO).files)
+    assert "has no data yet" not in files["README.md"].decode()
+    assert main(["publish", str(finished), REPO, "--card_only"]) == 1
+    assert f"{REPO} holds a finished dataset" in capsys.readouterr().err
+    assert hub.repository(REPO).files == files
+
+
+def test_a_card_of_a_run_that_was_never_begun_is_refused(
+    tmp_path: Path, hub: HubServer, capsys: pytest.CaptureFixture[str]
+):
+    assert main(["publish", str(tmp_path), REPO, "--card_only"]) == 2
+    assert "holds no run" in capsys.readouterr().err
+    assert main(["publish", str(tmp_path), REPO, "--card_only", "--append"]) == 2
+    assert "card_only sends no data" in capsys.readouterr().err
+
+
 # What may not go up.
 
 

@@ -1,0 +1,40 @@
+"""The comparison of an evaluation in one Markdown table, as papers on distillation print it."""
+
+from typing import Any
+
+from distill.evaluate import Results
+
+_LONG = {"sequential": "WER, long, sequential", "chunked": "WER, long, chunked"}
+
+
+def comparison_table(results: Results) -> str:
+    """Return parameters, speed and error rates of each model, in percent with 95 % intervals.
+
+    Speed is that of short-form decoding relative to the first model; long recordings have a column
+    for each way in which they were read.
+    """
+    parts = {name: results.parts[name] for name in _LONG if name in results.parts}
+    head = ["model", "parameters", "relative speed", "WER, short", *(_LONG[n] for n in parts)]
+    lines = [head, ["---"] * len(head)]
+    for model in results.models:
+        rates = model.rates
+        millions = "" if model.parameters is None else f"{model.parameters / 1e6:.1f} M"
+        lines.append(
+            [
+                model.model,
+                millions,
+                f"{model.relative_speed:.2f} ×",
+                _rate(rates.wer, rates.wer_low, rates.wer_high),
+                *(_long_rate(rows, model.model) for rows in parts.values()),
+            ]
+        )
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
+
+
+def _long_rate(rows: list[dict[str, Any]], model: str) -> str:
+    row = next(row for row in rows if row["model"] == model)
+    return _rate(row["wer"], row["wer_low"], row["wer_high"])
+
+
+def _rate(wer: float, low: float, high: float) -> str:
+    return f"{100 * wer:.1f} ({100 * low:.1f} to {100 * high:.1f})"
