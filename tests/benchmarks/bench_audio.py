@@ -134,7 +134,8 @@ def our_packs(places: Sequence[Place]) -> float:
     seconds = 0.0
     for clip in make_clips(utterances, config, lambda *_: []).clips:
         read, failures = read_clip(clip)
-        assert read and not failures, failures
+        assert not failures, failures
+        assert read
         seconds += sum(read[0].lengths) / 16_000
     return seconds
 
