@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pipeline.files import write_text
+from pipeline.labels import labels, read_run
 from pipeline.layout import Layout
 from pipeline.ledger import LedgerRow
-from pipeline.report import labels, read_run
 from pipeline.schema import Sample, SidecarLabel, read_index, sidecar_path, to_json
 from pipeline.shards import read_shard
 

@@ -24,12 +24,13 @@ from pipeline.config import PipelineConfig
 from pipeline.config_files import to_yaml
 from pipeline.context import Context, needs_ledger
 from pipeline.files import path_of
+from pipeline.labels import ledger_context
 from pipeline.layout import Layout
 from pipeline.locking import locked
 from pipeline.parts import Part
 from pipeline.plan import Block, Keys, Plan, make_plan
 from pipeline.progress import display
-from pipeline.report import ledger_context, write_report
+from pipeline.report import write_report
 from pipeline.retry import retry_block
 from pipeline.schema import SCHEMA_VERSION, Index, Totals, read_index, to_json
 from pipeline.scoring import language_code
@@ -260,7 +261,7 @@ def _write_index(config: PipelineConfig, plan: Plan, layout: Layout, wall_second
         label_key=plan.keys.label_key,
         shard_key=plan.keys.shard_key,
         shards=tuple(r.shard for r in commit_records(plan, layout) if r.shard),
-        totals=add_up(plan, layout, wall_seconds),
+        totals=add_up(plan, layout, wall_seconds, config.price_per_hour),
         canary=dataclasses.asdict(heard.result) if heard else None,
     )
     if layout.index.is_file():
