@@ -35,6 +35,7 @@ def test_index_and_report_say_what_a_kept_hour_cost_where_a_price_was_given(
     assert outcome.rebuilt == 0
     totals = read_index(config.output).totals
     assert totals.cost == pytest.approx(sum(totals.stage_seconds.values()) / 10, abs=1e-5)
+    assert totals.cost is not None
     assert totals.cost_per_kept_hour == pytest.approx(totals.cost / (7 / 3600), rel=1e-3)
     written = json.loads(report.read_text())
     assert written["cost"] == totals.cost
