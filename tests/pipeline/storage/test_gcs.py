@@ -1,11 +1,12 @@
-"""Corpora in Google Cloud Storage, through gcsfs and a server on loopback.
+"""Corpora and datasets in Google Cloud Storage, through gcsfs and a server on loopback.
 
 Neither is among what development installs; `pip install gcsfs gcp-storage-emulator` runs these.
 """
 
+import dataclasses
 import os
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import fsspec
@@ -13,6 +14,11 @@ import pytest
 from fsspec.config import conf
 
 from pipeline.audio import AudioError, load_audio
+from pipeline.config import PipelineConfig
+from pipeline.files import path_of
+from pipeline.report import write_report
+from pipeline.run import run
+from pipeline.schema import read_index
 from tests.pipeline.corpora.material import check_positions, configured, read_all
 from tests.pipeline.storage.test_remote import manifest
 
@@ -59,3 +65,19 @@ def test_corpora_in_a_bucket_are_listed_and_read(gs: str, tmp_path: Path):
     assert len(read_all(configured("folder", f"{gs}/m", references=False))) == 3
     with pytest.raises(AudioError, match=f"{gs}/m/gone.flac: no such file"):
         load_audio(f"{gs}/m/gone.flac")
+
+
+def test_a_dataset_in_a_bucket_is_that_on_a_disk(
+    gs: str, configure: Callable[..., PipelineConfig], corpus: Callable, tones: Callable
+):
+    here = configure(corpus(*tones(3)))
+    there = dataclasses.replace(here, output=f"{gs}/sets/mine")
+    run(here)
+    outcome = run(there)
+    assert outcome.totals.kept > 0
+    for entry in read_index(there.output).shards:
+        name = f"shards/{entry.name}"
+        there_path, here_path = path_of(there.output) / name, path_of(here.output) / name
+        assert there_path.read_bytes() == here_path.read_bytes()
+    assert run(there).nothing_to_do
+    assert write_report(there.output).kept == outcome.totals.kept
