@@ -30,6 +30,7 @@ from pipeline.publishing.config import PublishConfig
 if TYPE_CHECKING:
     from pipeline.forecast import Estimate
     from pipeline.parts import Part
+    from pipeline.schema import Totals
 
 logger = logging.getLogger("pipeline")
 _KEPT = "what is committed is kept, run again to finish"
@@ -87,10 +88,10 @@ def _plan(config: PipelineConfig, options: Namespace) -> int:
     """Print what a run would do."""
     from pipeline.forecast import make_forecast
 
-    measured, price = options.get("measure", 0), options.get("price_per_hour")
-    if measured < 0 or (price is not None and not measured):
-        raise ValueError("--measure takes a number of utterances, and --price_per_hour needs it")
-    forecast = make_forecast(config, measure=measured, price_per_hour=price)
+    measured = options.get("measure", 0)
+    if measured < 0:
+        raise ValueError(f"--measure takes a number of utterances, got {measured}")
+    forecast = make_forecast(config, measure=measured)
     if options.get("json"):
         print(json.dumps(dataclasses.asdict(forecast), indent=2, ensure_ascii=False))
         return 0
@@ -135,6 +136,16 @@ def _estimate(estimate: "Estimate") -> str:
     )
 
 
+def _cost(totals: "Totals") -> str:
+    """Say what a dataset cost, where a price was given."""
+    if totals.cost is None:
+        return ""
+    per_hour = totals.cost_per_kept_hour
+    return f"; cost {totals.cost:.2f}" + (
+        "" if per_hour is None else f", {per_hour:.2f} a kept hour"
+    )
+
+
 def _run(config: PipelineConfig, options: Namespace) -> int:
     """Bring a dataset up to date and say what became of it."""
     from pipeline.progress import clock
@@ -170,7 +181,7 @@ def _run(config: PipelineConfig, options: Namespace) -> int:
     console.print(table)
     console.print(
         f"{outcome.labelled} of {outcome.blocks} blocks labelled, {outcome.rebuilt} shards written "
-        f"in {clock(totals.wall_seconds)}; RTFx of the teacher {totals.rtfx:.1f}.\n"
+        f"in {clock(totals.wall_seconds)}; RTFx of the teacher {totals.rtfx:.1f}{_cost(totals)}.\n"
         f"Read {output / 'report.html'}, or train from {output}.",
         highlight=False,
         soft_wrap=True,

@@ -110,9 +110,6 @@ def _add_plan_options(parser: ArgumentParser) -> None:
         default=SUPPRESS,
         help="label so many utterances with the teacher, and estimate time, money and disk from it",
     )
-    parser.add_argument(
-        "--price_per_hour", type=float, default=SUPPRESS, help="what an hour of one worker costs"
-    )
 
 
 def _add_run_options(parser: ArgumentParser) -> None:

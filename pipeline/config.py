@@ -5,6 +5,7 @@ What decides a label (teacher, decoding, clips) is kept apart from what decides 
 (filter), because the first is paid for with compute and the second is free.
 """
 
+import math
 import re
 from dataclasses import dataclass, field
 from typing import Literal
@@ -311,6 +312,9 @@ class PipelineConfig:
     are rejected and counted. None allows all."""
     max_failed_fraction: float = 0.05
     """Poison budget: a run stops once more of the planned utterances than this have failed."""
+    price_per_hour: float | None = None
+    """What an hour of one worker costs, in any currency; estimate, report and index then say what
+    the labels cost. Nothing is labelled or filtered again because of it."""
     beam: dict[str, str | int | float | bool | list[str]] = field(default_factory=dict)
     """Apache Beam pipeline options, for example {runner: FnApiRunner, direct_num_workers: 4}; a
     list for those that may be given several times. configs/beam has some for each engine."""
@@ -329,6 +333,11 @@ class PipelineConfig:
             seen.add((corpus.name, corpus.split))
         if self.licences is not None and not self.licences:
             raise ValueError("licences is an empty list, which allows nothing; leave it out")
+        if self.price_per_hour is not None and not 0 <= self.price_per_hour < math.inf:
+            raise ValueError(
+                f"price_per_hour is {self.price_per_hour}; give what an hour of one worker costs, "
+                "0 or more, or leave it out"
+            )
         if not 0 <= self.max_failed_fraction <= 1:
             raise ValueError(
                 f"max_failed_fraction is a fraction from 0 to 1, got {self.max_failed_fraction}"

@@ -11,11 +11,11 @@ from pipeline.corpora.utterance import RULE_STAGE
 from pipeline.cutting import reasons
 from pipeline.files import AnyPath, path_of
 from pipeline.filters import error_rate, verdicts
+from pipeline.labels import ledger_context, read_run
 from pipeline.layout import Layout
 from pipeline.ledger import Failure, LedgerRow, read_failures, read_ledger, read_table
 from pipeline.limits import FilterConfig
 from pipeline.plan import Block, Plan
-from pipeline.report import ledger_context, read_run
 from pipeline.schema import sample_key
 from pipeline.shards import read_record
 

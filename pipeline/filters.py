@@ -19,16 +19,16 @@ from pipeline.speaking_rate import RateBounds, characters_per_second, known_boun
 from pipeline.wording import count_repeats, is_foreign_script, is_shouted, is_stock_phrase
 
 __all__ = [
-    "CLIP_BITS",
     "CLIP_REASONS",
     "REASONS",
     "UTTERANCE_REASONS",
     "FilterConfig",
+    "clip_bits",
     "clip_rejection",
     "error_rate",
     "rejection",
+    "utterance_bits",
     "utterance_rejection",
-    "verdict_bits",
     "verdicts",
 ]
 
@@ -254,8 +254,6 @@ CLIP_REASONS = tuple(rule.__name__ for rule in _CLIP_RULES)
 """Every reason to drop a whole clip, in the order in which they are tried."""
 UTTERANCE_REASONS = tuple(rule.__name__ for rule in _UTTERANCE_RULES)
 """Every reason to drop one utterance of a clip that is fit as a whole, in their order."""
-CLIP_BITS = (1 << len(_CLIP_RULES)) - 1
-"""The bits of `verdict_bits` that are of rules about the whole clip."""
 REASONS = CLIP_REASONS + UTTERANCE_REASONS
 """Every reason there is, in the order in which they are tried."""
 
@@ -295,10 +293,23 @@ def verdicts(row: Sample, config: FilterConfig, context: Context = NOTHING) -> l
     ]
 
 
-def verdict_bits(row: Sample, config: FilterConfig, context: Context = NOTHING) -> int:
-    """Return the verdicts of a row of a filtered split as bits, in the order of `REASONS`."""
+def clip_bits(row: Sample, config: FilterConfig, context: Context = NOTHING) -> int:
+    """Return what the rules about a whole clip say of a row; bit i is of rule i of `REASONS`."""
     bits, bit = 0, 1
-    for rule in _RULES:
+    for rule in _CLIP_RULES:
+        if rule(row, config, context):
+            bits |= bit
+        bit <<= 1
+    return bits
+
+
+def utterance_bits(row: Sample, config: FilterConfig, context: Context = NOTHING) -> int:
+    """Return what the rules about one utterance say; bit i is of rule i of `REASONS`.
+
+    `row` is of a filtered split, and as for `utterance_rejection`.
+    """
+    bits, bit = 0, 1 << len(_CLIP_RULES)
+    for rule in _UTTERANCE_RULES:
         if rule(row, config, context):
             bits |= bit
         bit <<= 1

@@ -59,15 +59,12 @@ class Estimate:
     """At most, were everything kept."""
 
 
-def make_forecast(
-    config: PipelineConfig, *, measure: int = 0, price_per_hour: float | None = None
-) -> Forecast:
+def make_forecast(config: PipelineConfig, *, measure: int = 0) -> Forecast:
     """Plan a run and compare the plan with what is committed.
 
     Args:
-        config: what is to be run.
+        config: what is to be run; it may say what an hour of one worker costs.
         measure: label so many utterances to estimate the rest; 0 labels nothing.
-        price_per_hour: of one worker.
 
     Raises:
         FileNotFoundError: a corpus or the teacher does not exist.
@@ -84,7 +81,7 @@ def make_forecast(
     if measure:
         sample = measure_sample(to_label or plan.blocks, config, keys, measure)
         rtfx = sample.rtfx
-        estimate = _estimate(sample, plan, to_label, price_per_hour)
+        estimate = _estimate(sample, plan, to_label, config.price_per_hour)
     hours_to_label = sum(block.duration_seconds for block in to_label) / 3600
     return Forecast(
         corpora=plan.corpora,

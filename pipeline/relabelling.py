@@ -10,9 +10,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from pipeline.files import AnyPath, write_text
+from pipeline.labels import labels, read_run
 from pipeline.layout import Layout
 from pipeline.ledger import LedgerRow
-from pipeline.report import labels, read_run
 from pipeline.schema import Sample, SidecarLabel, read_index, sidecar_path, to_json
 from pipeline.shards import read_shard
 

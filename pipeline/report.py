@@ -7,10 +7,7 @@ that it shows where the corpus can still be read.
 
 import dataclasses
 import json
-import math
-from bisect import bisect_left
-from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import Any
@@ -26,20 +23,26 @@ from pipeline.acceptance import (
     fit_acceptance,
     write_acceptance,
 )
+from pipeline.breakdown import (
+    HISTOGRAM_EDGES,
+    Bin,
+    LanguageReport,
+    SplitReport,
+    by_language,
+    by_split,
+    histogram,
+)
 from pipeline.config import PipelineConfig
-from pipeline.config_files import load_config
-from pipeline.context import Context, needs_ledger, read_context, with_ledger
-from pipeline.cutting import pieces
 from pipeline.examples import Example, audio_of, choose, fetch, make_example
 from pipeline.files import AnyPath, path_of
+from pipeline.labels import ledger_context, read_run
 from pipeline.layout import Layout
-from pipeline.ledger import Failure, LedgerRow, read_failures, read_ledger, read_table
+from pipeline.ledger import read_table
 from pipeline.limits import FilterConfig
 from pipeline.measures import RuleMeasure, measure_planted
 from pipeline.plan import Block, Plan
 from pipeline.plots import bars, curve
-from pipeline.schema import Index, from_json, read_index
-from pipeline.shards import CommitRecord
+from pipeline.schema import Index, read_index
 from pipeline.sweep import (
     DURATION_EDGES,
     SWEEP,
@@ -47,57 +50,13 @@ from pipeline.sweep import (
     RuleCount,
     SweepPoint,
     count_rules,
-    hours,
     judge_parts,
     sweep,
     sweep_groups,
 )
 from pipeline.totals import commit_records
 
-HISTOGRAM_EDGES = (0.0, 0.05, 0.1, 0.15, 0.2, 0.3, 0.5, 0.75, 1.0)
-"""Upper edges of the bins, inclusive; one more bin holds the rest."""
-
 MAX_CLIPS_TO_LEARN_FROM = 50_000
-
-
-@dataclass(frozen=True, kw_only=True)
-class SplitReport:
-    """The numbers of one split of one corpus; counts are of utterances."""
-
-    corpus: str
-    split: str
-    language: str
-    licence: str
-    planned: int
-    kept: int
-    rejected: dict[str, int]
-    failed: dict[str, int]
-    hours_planned: float
-    hours_kept: float
-
-
-@dataclass(frozen=True, kw_only=True)
-class LanguageReport:
-    """The filtered clips of one language."""
-
-    language: str
-    clips: int
-    kept: int
-    hours: float
-    hours_kept: float
-    wer: float | None
-    """Of all its clips with a reference: summed errors over summed words."""
-    wer_kept: float | None
-
-
-@dataclass(frozen=True, kw_only=True)
-class Bin:
-    """Filtered clips whose value is at most `upper` and above the bin before."""
-
-    upper: float | None
-    """None for the last bin, which has no upper edge."""
-    clips: int
-    hours: float
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -115,6 +74,9 @@ class Report:
     teacher_seconds: float
     wall_seconds: float
     rtfx: float
+    cost: float | None
+    """At the price of an hour of one worker; None where the configuration has none."""
+    cost_per_kept_hour: float | None
     max_wer: float
     splits: tuple[SplitReport, ...]
     languages: tuple[LanguageReport, ...]
@@ -158,21 +120,6 @@ def write_report(
     return report
 
 
-def read_run(layout: Layout) -> tuple[PipelineConfig, Plan]:
-    """Read what the last run in a folder was told and had planned.
-
-    Raises:
-        FileNotFoundError: the folder holds no run.
-    """
-    if not layout.plan.is_file() or not layout.config.is_file():
-        raise FileNotFoundError(
-            f"{layout.output} holds no run: there is no plan.json and config.yaml in it. "
-            "Give the folder that a config names as `output`."
-        )
-    plan = from_json(Plan, layout.plan.read_text(encoding="utf-8"))
-    return load_config(layout.config), plan
-
-
 def make_report(
     config: PipelineConfig, plan: Plan, layout: Layout, index: Index, limits: Sequence[float]
 ) -> tuple[Report, dict[str, str]]:
@@ -195,11 +142,13 @@ def make_report(
         teacher_seconds=totals.teacher_seconds,
         wall_seconds=totals.wall_seconds,
         rtfx=totals.rtfx,
+        cost=totals.cost,
+        cost_per_kept_hour=totals.cost_per_kept_hour,
         max_wer=config.filter.max_wer,
-        splits=_by_split(plan, commit_records(plan, layout)),
-        languages=_by_language(judged),
-        histogram=_histogram(judged.rates, judged.seconds, HISTOGRAM_EDGES),
-        durations=_histogram(judged.seconds, judged.seconds, DURATION_EDGES[1:]),
+        splits=by_split(plan, commit_records(plan, layout)),
+        languages=by_language(judged),
+        histogram=histogram(judged.rates, judged.seconds, HISTOGRAM_EDGES),
+        durations=histogram(judged.seconds, judged.seconds, DURATION_EDGES[1:]),
         sweep=sweep(judged, limits),
         sweep_by=sweep_groups(judged, limits),
         rules=count_rules(judged),
@@ -218,33 +167,6 @@ def make_report(
         configuration=_plain(dataclasses.asdict(config)),
     )
     return report, audio_of(list(shown.values()), config)
-
-
-def labels(plan: Plan, layout: Layout) -> Iterator[tuple[list[LedgerRow], list[Failure]]]:
-    """Yield the ledger rows and the failures of each block, one block in memory at a time."""
-    key = plan.keys.label_key
-    for block in plan.blocks:
-        rows, _ = read_ledger(layout.ledger(key, block.id))
-        yield rows, read_failures(layout.failures(key, block.id))
-
-
-def ledger_context(config: FilterConfig, plan: Plan, layout: Layout) -> Context:
-    """Return what the filter knows beyond a row, of a ledger that is complete.
-
-    Raises:
-        FileNotFoundError: a file that the options name does not exist.
-        ValueError: it is not what it should be.
-    """
-    context = read_context(config)
-    if not needs_ledger(config):
-        return context
-    return with_ledger(
-        context,
-        config,
-        lambda: (
-            piece for rows, _ in labels(plan, layout) for row in rows for piece in pieces(row)
-        ),
-    )
 
 
 def render(report: Report, audio: dict[str, str]) -> str:
@@ -295,78 +217,6 @@ def _filtered_parts(
     """Return the ledger parts of the filtered splits with their blocks, in plan order."""
     key = plan.keys.label_key
     return [(b, layout.ledger(key, b.id)) for b in plan.blocks if b.split in config.splits]
-
-
-def _by_split(plan: Plan, records: list[CommitRecord]) -> tuple[SplitReport, ...]:
-    """Add up the blocks of each split."""
-    grouped: defaultdict[tuple[str, str], list[CommitRecord]] = defaultdict(list)
-    for block, record in zip(plan.blocks, records, strict=True):
-        grouped[block.corpus, block.split].append(record)
-    reports = []
-    for corpus in plan.corpora:
-        mine = grouped[corpus.name, corpus.split]
-        reports.append(
-            SplitReport(
-                corpus=corpus.name,
-                split=corpus.split,
-                language=corpus.language,
-                licence=corpus.licence,
-                planned=corpus.num_utterances,
-                kept=sum(record.kept for record in mine),
-                rejected=_sum(record.rejected for record in mine),
-                failed=_sum(record.failed for record in mine),
-                hours_planned=hours(corpus.duration_seconds),
-                hours_kept=hours(sum(record.kept_seconds for record in mine)),
-            )
-        )
-    return tuple(reports)
-
-
-def _sum(counts: Iterable[dict[str, int]]) -> dict[str, int]:
-    total: Counter[str] = Counter()
-    for count in counts:
-        total.update(count)
-    return dict(sorted(total.items()))
-
-
-def _by_language(judged: Judged) -> tuple[LanguageReport, ...]:
-    """Say of each language how much there is, how much is kept, and how wrong it is."""
-    reports = []
-    for code, language in enumerate(judged.language_names):
-        mine = judged.languages == code
-        kept = mine & judged.kept
-        reports.append(
-            LanguageReport(
-                language=language,
-                clips=int(mine.sum()),
-                kept=int(kept.sum()),
-                hours=hours(float(judged.seconds[mine].sum())),
-                hours_kept=hours(float(judged.seconds[kept].sum())),
-                wer=_corpus_rate(judged, mine),
-                wer_kept=_corpus_rate(judged, kept),
-            )
-        )
-    return tuple(sorted(reports, key=lambda r: -r.hours))
-
-
-def _corpus_rate(judged: Judged, where: np.ndarray) -> float | None:
-    words = float(np.nansum(judged.lengths[where]))
-    return round(float(np.nansum(judged.errors[where])) / words, 5) if words else None
-
-
-def _histogram(values: np.ndarray, seconds: np.ndarray, edges: Sequence[float]) -> tuple[Bin, ...]:
-    """Count clips in bins of a value; those without a value are in none."""
-    clips = [0] * (len(edges) + 1)
-    lengths = [0.0] * len(clips)
-    for value, duration in zip(values.tolist(), seconds.tolist(), strict=True):
-        if not math.isnan(value):
-            position = bisect_left(edges, value)
-            clips[position] += 1
-            lengths[position] += duration
-    return tuple(
-        Bin(upper=upper, clips=n, hours=hours(s))
-        for upper, n, s in zip([*edges, None], clips, lengths, strict=True)
-    )
 
 
 def _bin_labels(bins: Sequence[Bin], factor: float) -> list[str]:

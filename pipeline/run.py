@@ -23,13 +23,14 @@ from pipeline.config import PipelineConfig
 from pipeline.config_files import to_yaml
 from pipeline.context import needs_ledger
 from pipeline.files import AnyPath, path_of
+from pipeline.labels import ledger_context
 from pipeline.layout import Layout
 from pipeline.locking import locked
 from pipeline.metrics import MetricsFile
 from pipeline.parts import Part
 from pipeline.plan import Block, Plan, make_plan
 from pipeline.progress import Tracker, display
-from pipeline.report import ledger_context, write_report
+from pipeline.report import write_report
 from pipeline.schema import SCHEMA_VERSION, Index, Totals, read_index, to_json
 from pipeline.scoring import language_code
 from pipeline.teacher import check_teacher, resolve_revision, settle, uses_accelerator
@@ -253,7 +254,7 @@ def _write_index(config: PipelineConfig, plan: Plan, layout: Layout, wall_second
         label_key=plan.keys.label_key,
         shard_key=plan.keys.shard_key,
         shards=tuple(r.shard for r in commit_records(plan, layout) if r.shard),
-        totals=add_up(plan, layout, wall_seconds),
+        totals=add_up(plan, layout, wall_seconds, config.price_per_hour),
         canary=dataclasses.asdict(heard.result) if heard else None,
     )
     if layout.index.is_file():

@@ -180,6 +180,10 @@ class Totals:
     """Work by stage (read, teacher, score, write), summed over workers and runs."""
     padding_fraction: float = 0.0
     """Share of the teacher's windows that was silence behind the clips."""
+    cost: float | None = None
+    """Of all work, at the configuration's `price_per_hour`; None where none was given."""
+    cost_per_kept_hour: float | None = None
+    """None also where nothing was kept."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -87,7 +87,10 @@ def score(reference: str, hypothesis: str, language: str) -> Score:
     name = normalizer_name(language)
     by_characters = metric_of(reference, language) == "cer"
     orthographic = _orthographic_rate(reference, hypothesis, by_characters)
-    reference, hypothesis = normalize(reference, language), normalize(hypothesis, language)
+    normalised = normalize(reference, language)
+    # Normalising takes nine tenths of the time, and a good teacher often writes what was given.
+    same = reference == hypothesis
+    reference, hypothesis = normalised, normalised if same else normalize(hypothesis, language)
     word_counts = _count_words(reference, hypothesis)
     if by_characters:  # where spaces stand is a matter of taste in these scripts
         reference, hypothesis = reference.replace(" ", ""), hypothesis.replace(" ", "")
@@ -203,11 +206,11 @@ def _count_words(reference: str, hypothesis: str) -> tuple[int, int, int, int]:
     """Return substitutions, deletions, insertions and hits of words separated by spaces."""
     if reference == hypothesis:
         return 0, 0, 0, len(reference.split())
-    return _count(*_encode(reference, hypothesis))
+    return _count(reference.split(), hypothesis.split())
 
 
-def _count(reference: str, hypothesis: str) -> tuple[int, int, int, int]:
-    """Return substitutions, deletions, insertions and hits of characters."""
+def _count(reference: Sequence[str], hypothesis: Sequence[str]) -> tuple[int, int, int, int]:
+    """Return substitutions, deletions, insertions and hits of words or characters."""
     length = len(reference)
     if reference == hypothesis:
         return 0, 0, 0, length
@@ -220,22 +223,11 @@ def _orthographic_rate(reference: str, hypothesis: str, by_characters: bool) -> 
     """Return the error rate of texts as they are, but for spaces and Unicode's choice of form."""
     if reference == hypothesis:
         return 0.0
-    pair = [
-        text if text.isascii() else unicodedata.normalize("NFC", text)
+    words, hypothesis_words = (
+        (text if text.isascii() else unicodedata.normalize("NFC", text)).split()
         for text in (reference, hypothesis)
-    ]
+    )
     if by_characters:
-        reference, hypothesis = ("".join(text.split()) for text in pair)
-    else:
-        reference, hypothesis = _encode(*pair)
-    return _rate(Levenshtein.distance(reference, hypothesis), len(reference))
-
-
-def _encode(reference: str, hypothesis: str) -> tuple[str, str]:
-    """Write each different word as one character; texts compare much faster than lists of texts."""
-    codes: dict[str, str] = {}
-    words, hypothesis_words = reference.split(), hypothesis.split()
-    for word in (*words, *hypothesis_words):
-        if word not in codes:
-            codes[word] = chr(len(codes))
-    return "".join([codes[word] for word in words]), "".join([codes[w] for w in hypothesis_words])
+        reference, hypothesis = "".join(words), "".join(hypothesis_words)
+        return _rate(Levenshtein.distance(reference, hypothesis), len(reference))
+    return _rate(Levenshtein.distance(words, hypothesis_words), len(words))

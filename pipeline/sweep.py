@@ -20,7 +20,7 @@ import pyarrow.parquet as pq
 from pipeline.context import NOTHING, Context
 from pipeline.cutting import pieces
 from pipeline.files import AnyPath
-from pipeline.filters import CLIP_BITS, REASONS, FilterConfig, error_rate, verdict_bits
+from pipeline.filters import REASONS, FilterConfig, clip_bits, error_rate, utterance_bits
 from pipeline.ledger import PACKED, open_part, read_ledger
 from pipeline.limits import SWEEP
 from pipeline.schema import Sample
@@ -111,7 +111,7 @@ def judge(rows: Iterable[Sample], config: FilterConfig, context: Context = NOTHI
     languages: dict[str, int] = {}
     numbers: list[tuple[float, ...]] = []
     chunks: list[np.ndarray] = []
-    for position, row, clip_bits in _judged_apart(rows, config, context):
+    for position, row, bits in _judged_apart(rows, config, context):
         rate = error_rate(row)
         errors = (row.substitutions or 0) + (row.deletions or 0) + (row.insertions or 0)
         numbers.append(
@@ -120,7 +120,7 @@ def judge(rows: Iterable[Sample], config: FilterConfig, context: Context = NOTHI
                 math.nan if rate is None else errors,
                 math.nan if rate is None else _length(row, errors, rate),
                 row.duration_seconds,
-                verdict_bits(row, config, context) & ~CLIP_BITS | clip_bits,
+                bits | utterance_bits(row, config, context),
                 position,
                 corpora.setdefault(row.corpus, len(corpora)),
                 languages.setdefault(row.language, len(languages)),
@@ -156,7 +156,7 @@ def _judged_apart(
     for row in rows:
         if row.split not in config.splits:
             continue
-        bits = verdict_bits(row, config, context) & CLIP_BITS
+        bits = clip_bits(row, config, context)
         if len(getattr(row, "utterances", ())) > 1:
             for piece in pieces(row):
                 yield position, piece, bits

@@ -38,8 +38,12 @@ def commit_records(plan: Plan, layout: Layout) -> list[CommitRecord]:
     return records
 
 
-def add_up(plan: Plan, layout: Layout, wall_seconds: float) -> Totals:
+def add_up(
+    plan: Plan, layout: Layout, wall_seconds: float, price_per_hour: float | None = None
+) -> Totals:
     """Return the numbers of a finished run.
+
+    The price is of an hour of one worker.
 
     Raises:
         AssertionError: an utterance is lost, or counted twice.
@@ -49,18 +53,24 @@ def add_up(plan: Plan, layout: Layout, wall_seconds: float) -> Totals:
         [layout.ledger(plan.keys.label_key, block.id) for block in plan.blocks],
         [layout.timing(block.id) for block in plan.blocks],
     )
+    hours_kept = sum(record.kept_seconds for record in records) / 3600
+    cost = None
+    if price_per_hour is not None:
+        cost = sum(spent.seconds.values()) / 3600 * price_per_hour
     return Totals(
         planned=plan.num_utterances,
         kept=sum(record.kept for record in records),
         rejected=_sum(record.rejected for record in records),
         failed=_sum(record.failed for record in records),
         hours_planned=round(plan.duration_seconds / 3600, 4),
-        hours_kept=round(sum(record.kept_seconds for record in records) / 3600, 4),
+        hours_kept=round(hours_kept, 4),
         teacher_seconds=round(spent.seconds["teacher"], 6),
         wall_seconds=round(wall_seconds, 3),
         rtfx=round(spent.rtfx or 0.0, 2),
         stage_seconds={stage: round(seconds, 6) for stage, seconds in spent.seconds.items()},
         padding_fraction=round(spent.padding_fraction, 4),
+        cost=None if cost is None else round(cost, 6),
+        cost_per_kept_hour=round(cost / hours_kept, 6) if cost is not None and hours_kept else None,
     )
 
 

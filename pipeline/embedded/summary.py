@@ -18,8 +18,8 @@ from rich.table import Table
 
 from pipeline.corpora.utterance import RULE_STAGE
 from pipeline.filters import rejection
+from pipeline.labels import labels, read_run
 from pipeline.layout import Layout
-from pipeline.report import labels, read_run
 from pipeline.schema import EMBEDDED_FOLDER, Totals, read_index
 from pipeline.shards import read_shard
 

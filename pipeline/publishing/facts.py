@@ -166,6 +166,8 @@ def _add(old: Totals, new: Totals) -> Totals:
 
     hours = old.hours_planned + new.hours_planned
     seconds = old.teacher_seconds + new.teacher_seconds
+    kept = old.hours_kept + new.hours_kept
+    cost = None if old.cost is None or new.cost is None else old.cost + new.cost
     padded = old.padding_fraction * old.hours_planned + new.padding_fraction * new.hours_planned
     return dataclasses.replace(
         new,
@@ -174,10 +176,12 @@ def _add(old: Totals, new: Totals) -> Totals:
         rejected=both(old.rejected, new.rejected),
         failed=both(old.failed, new.failed),
         hours_planned=round(hours, 6),
-        hours_kept=round(old.hours_kept + new.hours_kept, 6),
+        hours_kept=round(kept, 6),
         teacher_seconds=seconds,
         wall_seconds=old.wall_seconds + new.wall_seconds,
         rtfx=round(3600 * hours / seconds, 2) if seconds else 0.0,
         stage_seconds=both(old.stage_seconds, new.stage_seconds),
         padding_fraction=round(padded / hours, 4) if hours else 0.0,
+        cost=cost,
+        cost_per_kept_hour=round(cost / kept, 6) if cost is not None and kept else None,
     )

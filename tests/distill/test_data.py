@@ -249,6 +249,7 @@ def test_a_shard_is_read_as_its_writer_reads_it(dataset: Path):
     from pipeline.shards import read_shard as read_as_writer
 
     for path in shard_paths([str(dataset)], "train"):
+        assert isinstance(path, Path)
         assert list(read_shard(path)) == list(read_as_writer(path))
 
 
@@ -363,7 +364,7 @@ def test_two_copies_of_a_clip_in_an_epoch_are_drawn_differently(stream, two_fold
 def test_a_filter_at_reading_leaves_clips_out_and_shards_as_they_are(
     stream, two_folders, fields: dict[str, Any], expected: set[str]
 ):
-    paths = [p for folder in two_folders for p in shard_paths([folder], "train")]
+    paths = [Path(str(p)) for folder in two_folders for p in shard_paths([folder], "train")]
     before = [p.read_bytes() for p in paths]
     found = named(stream(shards=two_folders, filter=ReadFilterConfig(**fields)), 12)
     assert set(found[0]) == set(found[1]) == expected

@@ -10,7 +10,7 @@ import pytest
 from pipeline.context import Context
 from pipeline.duplicates import Contamination, _runs, find_duplicates
 from pipeline.embedded.text import sentences
-from pipeline.filters import REASONS, FilterConfig, verdict_bits
+from pipeline.filters import REASONS, FilterConfig, clip_bits, utterance_bits
 from pipeline.measures import RuleMeasure, measure
 from pipeline.schema import ClipUtterance, Sample, Segment
 from pipeline.scoring import score
@@ -29,6 +29,12 @@ EVERYDAY = [
     "One, two, three, four, five, six, seven, eight, nine, ten, eleven, twelve.",
     "It is what it is, and that is that.",
 ]
+
+
+def bits_of(row: Sample) -> int:
+    return clip_bits(row, FilterConfig(), Context()) | utterance_bits(
+        row, FilterConfig(), Context()
+    )
 
 
 def row(number: int, reference: str, label: str, rng: random.Random, **changes) -> Sample:
@@ -138,7 +144,7 @@ def planted() -> tuple[list[Sample], list[str]]:
 @pytest.fixture(scope="module")
 def bits(planted) -> np.ndarray:
     rows, _ = planted
-    return np.array([verdict_bits(r, FilterConfig(), Context()) for r in rows], dtype=np.uint32)
+    return np.array([bits_of(r) for r in rows], dtype=np.uint32)
 
 
 @pytest.fixture(scope="module")
@@ -176,7 +182,7 @@ def test_without_references_the_other_rules_still_find_most(planted):
         (r, k) for r, k in zip(rows, kinds, strict=True) if k not in ("wrong_reference", "no_text")
     ]
     blank = {"reference": "", "metric": "", "wer": None, "cer": None}
-    found = [verdict_bits(replace(r, **blank), FilterConfig(), Context()) != 0 for r, _ in pairs]
+    found = [bits_of(replace(r, **blank)) != 0 for r, _ in pairs]
     bad = np.array([bool(k) for _, k in pairs])
     rejected = np.array(found)
     assert (rejected & bad).sum() >= 0.95 * bad.sum()
@@ -225,7 +231,7 @@ def test_corrupted_references_of_real_speech_are_found(corpus):
         extra = {"language": line["lang"], "duration_seconds": line["duration"]}
         rows.append(row(i, reference, label, rng, **extra))
         bad.append(wrong and reference != text)
-    bits = [verdict_bits(r, FilterConfig(), Context()) for r in rows]
+    bits = [bits_of(r) for r in rows]
     found = {m.reason: m for m in measure(np.array(bits, dtype=np.uint32), np.array(bad))}
     assert found["any"].precision >= 0.95
     assert found["wer"].recall >= 0.98

@@ -12,8 +12,8 @@ from tests.pipeline.test_retry import FailsAlways
 
 
 def test_sample_goes_through_every_stage_and_nothing_of_it_is_kept(corpus, configure, tones):
-    config = configure(corpus(*tones(6)))
-    forecast = make_forecast(config, measure=4, price_per_hour=2.0)
+    config = configure(corpus(*tones(6)), price_per_hour=2.0)
+    forecast = make_forecast(config, measure=4)
     estimate = forecast.estimate
     assert estimate is not None
     assert (estimate.sample_utterances, forecast.blocks_to_label) == (4, forecast.blocks)
@@ -37,9 +37,9 @@ def test_disk_is_estimated_of_the_right_size(corpus, configure, tones):
 
 
 def test_when_all_is_labelled_nothing_is_left_to_pay(corpus, configure, tones):
-    config = configure(corpus(*tones(2)))
+    config = configure(corpus(*tones(2)), price_per_hour=1.0)
     run(config)
-    estimate = make_forecast(config, measure=2, price_per_hour=1.0).estimate
+    estimate = make_forecast(config, measure=2).estimate
     assert estimate is not None
     assert (estimate.compute_hours, estimate.cost) == (0.0, 0.0)
     assert estimate.shard_bytes > 0

@@ -63,7 +63,7 @@ def test_every_clip_has_the_second_teachers_label_and_the_shards_are_the_same(
     for reading in shard_passes(config):
         assert reading.labels
         labels = read_labels(reading.labels)
-        for sample, _ in read_shard(reading.path):
+        for sample, _ in read_shard(str(reading.path)):
             changed = with_label(sample, labels[sample.id])
             assert sample.pseudo_label.strip() == SENTENCE
             assert changed.pseudo_label.strip() == OTHER

@@ -1,3 +1,5 @@
+import dataclasses
+import json
 from pathlib import Path
 
 import pytest
@@ -17,6 +19,42 @@ def test_index_says_what_each_stage_took_and_how_much_was_padding(corpus, config
     assert all(seconds > 0 for seconds in totals.stage_seconds.values())
     assert totals.stage_seconds["teacher"] == totals.teacher_seconds
     assert totals.padding_fraction == pytest.approx(1 - 7 / (4 * 30), abs=1e-4)
+
+
+def test_index_and_report_say_what_a_kept_hour_cost_where_a_price_was_given(
+    corpus, configure, tones
+):
+    config = configure(corpus(*tones(4)))
+    run(config)
+    report = Path(config.output) / "report.json"
+    before = read_index(config.output).totals
+    assert (before.cost, before.cost_per_kept_hour) == (None, None)
+    assert "Cost per kept hour" not in report.with_suffix(".html").read_text()
+
+    outcome = run(dataclasses.replace(config, price_per_hour=360.0))
+    assert outcome.rebuilt == 0
+    totals = read_index(config.output).totals
+    assert totals.cost == pytest.approx(sum(totals.stage_seconds.values()) / 10, abs=1e-5)
+    assert totals.cost is not None
+    assert totals.cost_per_kept_hour == pytest.approx(totals.cost / (7 / 3600), rel=1e-3)
+    written = json.loads(report.read_text())
+    assert written["cost"] == totals.cost
+    assert written["cost_per_kept_hour"] == totals.cost_per_kept_hour
+    assert "Cost per kept hour" in report.with_suffix(".html").read_text()
+
+
+def test_where_nothing_is_kept_a_kept_hour_has_no_price(corpus, configure, tones):
+    config = configure(corpus(*tones(2, text="something else entirely")), price_per_hour=1.0)
+    totals = run(config).totals
+    assert totals.kept == 0
+    assert totals.cost is not None
+    assert totals.cost_per_kept_hour is None
+
+
+@pytest.mark.parametrize("price", [-1.0, float("inf"), float("nan")])
+def test_a_price_that_none_could_have_is_refused(configure, corpus, tones, price: float):
+    with pytest.raises(ValueError, match="price_per_hour is .*0 or more"):
+        configure(corpus(*tones(1)), price_per_hour=price)
 
 
 def test_parts_add_up_and_what_is_missing_counts_nothing(tmp_path: Path):

@@ -46,7 +46,17 @@ def make_gigaspeech(root: Path) -> Made:
 
 def make_voxpopuli(root: Path) -> Made:
     rows = [
-        {"audio_id": row["id"], "speaker_id": "s", "raw_text": row["text"], "audio": row["audio"]}
+        {
+            "audio_id": row["id"],
+            "language": 0,
+            "audio": row["audio"],
+            "raw_text": "",
+            "normalized_text": row["text"],
+            "gender": "female",
+            "speaker_id": "s",
+            "is_gold_transcript": True,
+            "accent": "None",
+        }
         for row in hub_rows(4)
     ]
     write_parquet(root / "0000.parquet", rows)

@@ -539,7 +539,9 @@ def test_labels_of_another_teacher_go_up_beside_their_shards(
     readings = shard_passes(DataConfig(shards=[copy], labels="other"))
     for reading in readings:
         assert reading.labels
-        assert read_labels(reading.labels).keys() == {s.id for s, _ in read_shard(reading.path)}
+        assert read_labels(reading.labels).keys() == {
+            s.id for s, _ in read_shard(str(reading.path))
+        }
     assert "| `labels@other` |" in hub.repository(REPO).files["README.md"].decode()
     assert not compare(output, config()).send
 

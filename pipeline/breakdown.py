@@ -1,0 +1,128 @@
+"""The numbers of a report by corpus, by language, and by bins of a value."""
+
+import math
+from bisect import bisect_left
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from pipeline.plan import Plan
+from pipeline.shards import CommitRecord
+from pipeline.sweep import Judged, hours
+
+HISTOGRAM_EDGES = (0.0, 0.05, 0.1, 0.15, 0.2, 0.3, 0.5, 0.75, 1.0)
+"""Upper edges of the bins, inclusive; one more bin holds the rest."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SplitReport:
+    """The numbers of one split of one corpus; counts are of utterances."""
+
+    corpus: str
+    split: str
+    language: str
+    licence: str
+    planned: int
+    kept: int
+    rejected: dict[str, int]
+    failed: dict[str, int]
+    hours_planned: float
+    hours_kept: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class LanguageReport:
+    """The filtered clips of one language."""
+
+    language: str
+    clips: int
+    kept: int
+    hours: float
+    hours_kept: float
+    wer: float | None
+    """Of all its clips with a reference: summed errors over summed words."""
+    wer_kept: float | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Bin:
+    """Filtered clips whose value is at most `upper` and above the bin before."""
+
+    upper: float | None
+    """None for the last bin, which has no upper edge."""
+    clips: int
+    hours: float
+
+
+def by_split(plan: Plan, records: list[CommitRecord]) -> tuple[SplitReport, ...]:
+    """Add up the blocks of each split."""
+    grouped: defaultdict[tuple[str, str], list[CommitRecord]] = defaultdict(list)
+    for block, record in zip(plan.blocks, records, strict=True):
+        grouped[block.corpus, block.split].append(record)
+    reports = []
+    for corpus in plan.corpora:
+        mine = grouped[corpus.name, corpus.split]
+        reports.append(
+            SplitReport(
+                corpus=corpus.name,
+                split=corpus.split,
+                language=corpus.language,
+                licence=corpus.licence,
+                planned=corpus.num_utterances,
+                kept=sum(record.kept for record in mine),
+                rejected=_sum(record.rejected for record in mine),
+                failed=_sum(record.failed for record in mine),
+                hours_planned=hours(corpus.duration_seconds),
+                hours_kept=hours(sum(record.kept_seconds for record in mine)),
+            )
+        )
+    return tuple(reports)
+
+
+def _sum(counts: Iterable[dict[str, int]]) -> dict[str, int]:
+    total: Counter[str] = Counter()
+    for count in counts:
+        total.update(count)
+    return dict(sorted(total.items()))
+
+
+def by_language(judged: Judged) -> tuple[LanguageReport, ...]:
+    """Say of each language how much there is, how much is kept, and how wrong it is."""
+    reports = []
+    for code, language in enumerate(judged.language_names):
+        mine = judged.languages == code
+        kept = mine & judged.kept
+        reports.append(
+            LanguageReport(
+                language=language,
+                clips=int(mine.sum()),
+                kept=int(kept.sum()),
+                hours=hours(float(judged.seconds[mine].sum())),
+                hours_kept=hours(float(judged.seconds[kept].sum())),
+                wer=_corpus_rate(judged, mine),
+                wer_kept=_corpus_rate(judged, kept),
+            )
+        )
+    return tuple(sorted(reports, key=lambda r: -r.hours))
+
+
+def _corpus_rate(judged: Judged, where: np.ndarray) -> float | None:
+    words = float(np.nansum(judged.lengths[where]))
+    return round(float(np.nansum(judged.errors[where])) / words, 5) if words else None
+
+
+def histogram(values: np.ndarray, seconds: np.ndarray, edges: Sequence[float]) -> tuple[Bin, ...]:
+    """Count clips in bins of a value, given their upper edges; those without one are in none."""
+    clips = [0] * (len(edges) + 1)
+    lengths = [0.0] * len(clips)
+    for value, duration in zip(values.tolist(), seconds.tolist(), strict=True):
+        if not math.isnan(value):
+            position = bisect_left(edges, value)
+            clips[position] += 1
+            lengths[position] += duration
+    return tuple(
+        Bin(upper=upper, clips=n, hours=hours(s))
+        for upper, n, s in zip([*edges, None], clips, lengths, strict=True)
+    )
