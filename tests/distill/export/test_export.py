@@ -120,6 +120,7 @@ def test_int8_may_differ_in_three_clips_of_a_hundred_the_others_in_one():
     config = ExportConfig(model="m", output="o")
     assert {name: config.smallest_share(name) for name in FORMATS} == {
         "hf": 0.99, "ct2-float16": 0.99, "ct2-int8": 0.97, "onnx": 0.99, "ggml": 0.99,
+        "torchao": 0.97,
     }  # fmt: skip
     strict = ExportConfig(model="m", output="o", min_identical=1.0)
     assert {strict.smallest_share(name) for name in FORMATS} == {1.0}

@@ -1,5 +1,6 @@
 """The file is what whisper.cpp reads: by its layout, and by whisper.cpp itself."""
 
+import copy
 import dataclasses
 import struct
 from pathlib import Path
@@ -115,7 +116,7 @@ def full_size(source: Source, num_languages: int) -> Source:
     times = [f"<|{i * 0.02:.2f}|>" for i in range(1501)]
     tokenizer.add_tokens([AddedToken(t, special=False, normalized=False) for t in times])
     processor = type(source.processor)(source.processor.feature_extractor, tokenizer)
-    model: Any = type(source.model)(source.model.config)
+    model: Any = type(source.model)(copy.deepcopy(source.model.config))
     model.config.vocab_size = len(tokenizer)
     model.generation_config.is_multilingual = True
     return dataclasses.replace(source, model=model, processor=processor)

@@ -4,16 +4,16 @@ from collections.abc import Sequence
 from itertools import pairwise
 
 import pytest
-from huggingface_hub import CommitOperationAdd, CommitOperationDelete, RepoFile
+from huggingface_hub import CommitOperationDelete, RepoFile
 from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.upload import Outgoing, Publication
 from pipeline.upload.publication import Difference
-from pipeline.upload.sending import _commits
+from pipeline.upload.sending import Step, _commits
 
 SEAL = "index.json"
-Commits = list[Sequence[CommitOperationAdd | CommitOperationDelete]]
+Commits = list[Sequence[Step]]
 
 
 def file(path: str) -> Outgoing:
@@ -44,13 +44,17 @@ def divide(
     return [*_commits(publication, difference, held(*there), commit_files)]
 
 
+def path(step: Step) -> str:
+    return step.path if isinstance(step, Outgoing) else step.path_in_repo
+
+
 def paths(commits: Commits, kind: type) -> list[str]:
-    return [o.path_in_repo for commit in commits for o in commit if isinstance(o, kind)]
+    return [path(step) for commit in commits for step in commit if isinstance(step, kind)]
 
 
 def test_what_fits_into_one_commit_is_one_with_the_seal_in_it():
     (commit,) = divide(["a", "b", SEAL], ["shards/old"], [SEAL, "a", "shards/old"], 4)
-    assert [o.path_in_repo for o in commit] == ["a", "b", "shards/old", SEAL]
+    assert [path(step) for step in commit] == ["a", "b", "shards/old", SEAL]
     assert not paths([commit[:2]], CommitOperationDelete)
 
 
@@ -66,15 +70,15 @@ def test_where_readers_could_see_half_of_a_change_the_seal_is_removed_first_and_
     delete = [] if change == "replaced" else ["shards/old"]
     commits = divide(send, delete, [SEAL, "a", "shards/old"], 2)
     assert isinstance(commits[0][0], CommitOperationDelete)
-    assert commits[0][0].path_in_repo == SEAL
-    assert isinstance(commits[-1][-1], CommitOperationAdd)
-    assert commits[-1][-1].path_in_repo == SEAL
+    assert path(commits[0][0]) == SEAL
+    assert isinstance(commits[-1][-1], Outgoing)
+    assert path(commits[-1][-1]) == SEAL
 
 
 def test_where_files_are_only_added_the_seal_stays():
     commits = divide(["b", "c", "d", SEAL], [], [SEAL, "a"], 2)
     assert paths(commits, CommitOperationDelete) == []
-    assert commits[-1][-1].path_in_repo == SEAL
+    assert path(commits[-1][-1]) == SEAL
 
 
 @given(
@@ -89,11 +93,11 @@ def test_every_file_is_in_one_commit_and_no_commit_is_too_large(
 ):
     remote = [*sorted(there), *delete, *([SEAL] if sealed else [])]
     commits = divide([*send, SEAL], delete, remote, commit_files)
-    assert sorted(paths(commits, CommitOperationAdd)) == sorted([*send, SEAL])
+    assert sorted(paths(commits, Outgoing)) == sorted([*send, SEAL])
     removed = paths(commits, CommitOperationDelete)
     assert sorted(set(removed) - {SEAL}) == sorted(delete)
     assert all(commits)
     assert all(len(commit) <= max(commit_files, 2) for commit in commits)
-    assert commits[-1][-1].path_in_repo == SEAL
+    assert path(commits[-1][-1]) == SEAL
     for before, after in pairwise(commits):
         assert len(before) == commit_files or after is commits[-1]
