@@ -164,7 +164,7 @@ def _run(config: PipelineConfig, options: Namespace) -> int:
         return 0
     outcome = run(config, **how)
     totals = outcome.totals
-    if outcome.rebuilt == 0:
+    if outcome.nothing_to_do:
         print(
             f"Nothing to do: all {outcome.blocks} blocks are labelled by this teacher and filtered "
             f"with these limits; {output / 'index.json'} is up to date."
@@ -179,9 +179,10 @@ def _run(config: PipelineConfig, options: Namespace) -> int:
         table.add_row(f"failed: {stage}", str(count), "")
     console = Console()
     console.print(table)
+    speed = f"; RTFx of the teacher {totals.rtfx:.1f}" if outcome.labelled else ""
     console.print(
         f"{outcome.labelled} of {outcome.blocks} blocks labelled, {outcome.rebuilt} shards written "
-        f"in {clock(totals.wall_seconds)}; RTFx of the teacher {totals.rtfx:.1f}{_cost(totals)}.\n"
+        f"in {clock(totals.wall_seconds)}{speed}{_cost(totals)}.\n"
         f"Read {output / 'report.html'}, or train from {output}.",
         highlight=False,
         soft_wrap=True,

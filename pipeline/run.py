@@ -8,6 +8,7 @@ in-process runner starts nothing behind a shuffle before everything in front of 
 """
 
 import dataclasses
+import logging
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -45,6 +46,8 @@ from pipeline.workers import (
     watch,
 )
 
+logger = logging.getLogger(__name__)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Work:
@@ -56,17 +59,19 @@ class Work:
     rebuilt: int
     """Shards written by this run, those of the newly labelled blocks included."""
 
-    @property
-    def nothing_to_do(self) -> bool:
-        """Everything was up to date."""
-        return self.rebuilt == 0
-
 
 @dataclass(frozen=True, kw_only=True)
 class Outcome(Work):
     """A dataset that is finished."""
 
     totals: Totals
+    indexed: bool
+    """Index and report were written: something changed, or an earlier run did not get there."""
+
+    @property
+    def nothing_to_do(self) -> bool:
+        """Everything was up to date, the index too."""
+        return self.rebuilt == 0 and not self.indexed
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,8 +117,8 @@ def run(
             metrics=_metrics(metrics_file, config.output),
         )
         work = _work_on(plan, plan, config, layout, how)
-        index = _write_index(config, plan, layout, time.monotonic() - started)
-    return Outcome(**vars(work), totals=index.totals)
+        index, indexed = _write_index(config, plan, layout, time.monotonic() - started)
+    return Outcome(**vars(work), totals=index.totals, indexed=indexed)
 
 
 def run_part(
@@ -144,6 +149,8 @@ def run_part(
 
 def _prepare(config: PipelineConfig) -> tuple[PipelineConfig, Plan, Layout]:
     """Settle what the configuration leaves open, and plan."""
+    if (limit := config.filter.max_wer) is not None and 2 < limit < 100:
+        logger.warning("filter.max_wer is %g, a fraction: 0.1 keeps labels up to 10 %% WER", limit)
     config = dataclasses.replace(config, teacher=settle(config.teacher))
     plan = make_plan(config, resolve_revision(config.teacher))
     return config, plan, Layout(path_of(config.output))
@@ -241,8 +248,10 @@ def build_graph(
     )
 
 
-def _write_index(config: PipelineConfig, plan: Plan, layout: Layout, wall_seconds: float) -> Index:
-    """Write index and report, unless they already say the same; return the index."""
+def _write_index(
+    config: PipelineConfig, plan: Plan, layout: Layout, wall_seconds: float
+) -> tuple[Index, bool]:
+    """Write index and report, unless they already say the same; tell whether it was needed."""
     heard = read_canary(layout.canary(plan.keys.label_key))
     index = Index(
         schema_version=SCHEMA_VERSION,
@@ -261,7 +270,7 @@ def _write_index(config: PipelineConfig, plan: Plan, layout: Layout, wall_second
         written = read_index(layout.output)
         same_time = dataclasses.replace(index.totals, wall_seconds=written.totals.wall_seconds)
         if to_json(dataclasses.replace(index, totals=same_time)) == to_json(written):
-            return written
+            return written, False
     write_report(layout.output, index)
     files.write_text(layout.index, to_json(index) + "\n")
-    return index
+    return index, True

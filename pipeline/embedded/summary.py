@@ -20,7 +20,7 @@ from pipeline.corpora.utterance import RULE_STAGE
 from pipeline.filters import rejection
 from pipeline.labels import labels, read_run
 from pipeline.layout import Layout
-from pipeline.schema import EMBEDDED_FOLDER, Totals, read_index
+from pipeline.schema import EMBEDDED_FOLDER, Index, Totals, read_index
 from pipeline.shards import read_shard
 
 TRAIN = "train"
@@ -49,6 +49,8 @@ class Summary:
     hours_lost: dict[str, float]
     """Of what was not kept, by reason or stage."""
     planted: Planted
+    train_hours: tuple[float, float]
+    """Of the part that is filtered: in and kept."""
     results: dict[str, Any] | None
     """`results.json`; None where the student has not been evaluated."""
 
@@ -83,6 +85,7 @@ def summarise(folder: Path, corpus: Path = EMBEDDED_FOLDER) -> Summary:
             defects={line["id"]: line["defect"] for line in read_lines(corpus / "planted.jsonl")},
             planned=planned,
         ),
+        train_hours=train_hours(folder, index),
         results=json.loads(results.read_text(encoding="utf-8")) if results.is_file() else None,
     )
 
@@ -117,6 +120,14 @@ def sum_hours_lost(folder: Path) -> dict[str, float]:
     return {name: total / 3600 for name, total in seconds.items()}
 
 
+def train_hours(folder: Path, index: Index) -> tuple[float, float]:
+    """Return the hours of the train part: what was planned, and what is in shards."""
+    _, plan = read_run(Layout(folder))
+    planned = sum(b.duration_seconds for b in plan.blocks if b.split == TRAIN)
+    kept = sum(shard.duration_seconds for shard in index.shards if shard.split == TRAIN)
+    return planned / 3600, kept / 3600
+
+
 def count_planted(kept: set[str], defects: dict[str, str], planned: set[str]) -> Planted:
     """Compare the ids that are in the shards with those that should be."""
     good = planned - defects.keys()
@@ -140,7 +151,7 @@ def make_table(summary: Summary) -> Table:
     table.add_column("value", justify="right")
     table.add_column("detail")
     for rows in (
-        _corpus_rows(summary.totals, summary.hours_lost),
+        _corpus_rows(summary),
         _planted_rows(summary.planted),
         _model_rows(summary.results),
     ):
@@ -153,16 +164,25 @@ def make_table(summary: Summary) -> Table:
 Row = tuple[str, str, str]
 
 
-def _corpus_rows(totals: Totals, hours_lost: dict[str, float]) -> list[Row]:
-    def row(measure: str, name: str, count: int) -> Row:
-        return measure, f"{hours_lost.get(name, 0.0):.2f} h", share(count)
+def _corpus_rows(summary: Summary) -> list[Row]:
+    totals, (train_in, train_kept) = summary.totals, summary.train_hours
+    train = summary.planted.good + sum(summary.planted.defects.values())
 
-    def share(count: int) -> str:
-        return f"{count} of {totals.planned} utterances ({_percent(count, totals.planned)})"
+    def row(measure: str, name: str, count: int) -> Row:
+        share = f"{count} of the {train} utterances of train ({_percent(count, train)})"
+        return measure, f"{summary.hours_lost.get(name, 0.0):.2f} h", share
 
     return [
-        ("speech in", f"{totals.hours_planned:.2f} h", f"{totals.planned} utterances"),
-        ("speech kept", f"{totals.hours_kept:.2f} h", share(totals.kept)),
+        (
+            "speech in",
+            f"{totals.hours_planned:.2f} h",
+            f"{totals.planned} utterances; {train_in:.2f} h are train, which alone is filtered",
+        ),
+        (
+            "speech kept",
+            f"{totals.hours_kept:.2f} h",
+            f"{totals.kept} utterances; {train_kept:.2f} h of train",
+        ),
         *(row(f"rejected: {name}", name, n) for name, n in sorted(totals.rejected.items())),
         *(row(f"failed: {name}", name, n) for name, n in sorted(totals.failed.items())),
         ("teacher speed", f"{totals.rtfx:.1f} x", "seconds of speech per second of teacher"),

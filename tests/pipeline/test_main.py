@@ -60,8 +60,10 @@ def test_parts_do_the_blocks_and_a_whole_run_writes_the_index(config_file, tmp_p
         assert f"Done with shard {number} of 2" in capsys.readouterr().out
         assert not index.exists()
     assert exit_code("run", "--config", config_file) == 0
-    assert "Nothing to do" in capsys.readouterr().out
+    assert "0 of 2 blocks labelled, 0 shards written" in capsys.readouterr().out
     assert json.loads(index.read_text())["totals"]["planned"] == 4
+    assert exit_code("run", "--config", config_file) == 0
+    assert "Nothing to do" in capsys.readouterr().out
 
 
 def test_run_verifies_and_tries_again_when_told(config_file, capsys):
@@ -139,6 +141,15 @@ def test_spent_budget_exits_with_1_and_says_what_to_do(config_file, tmp_path, ca
         manifest.write("{oops\n")
     assert exit_code("run", "--config", config_file) == 1
     assert "max_failed_fraction" in capsys.readouterr().err
+    assert exit_code("run", "--config", config_file, "--max_failed_fraction", 0.5) == 0
+    out = capsys.readouterr().out
+    assert "Nothing to do" not in out
+    assert "failed: plan" in out or "failed: read" in out
+
+
+def test_a_limit_that_looks_like_per_cent_is_warned_of(config_file, capsys):
+    assert exit_code("run", "--config", config_file, "--filter.max_wer", 10) == 0
+    assert "0.1 keeps labels up to 10 % WER" in capsys.readouterr().err
 
 
 def test_report_of_a_folder_without_a_run_exits_with_2(tmp_path, capsys):
