@@ -22,7 +22,7 @@ RUN pip install ${PIP_FLAGS} -c docker/constraints.txt '.[distill]'
 
 FROM ${BASE} AS command
 ENV PATH=/opt/venv/bin:$PATH PYTHONUNBUFFERED=1 HF_HUB_DISABLE_TELEMETRY=1 \
-    HF_HOME=/models
+    HF_HOME=/models WHISPER_DISTILLERY_CACHE=/models/shards
 # Open to every user, so that `--user "$(id -u)"` works where the files of /data belong to another than 1000.
 RUN useradd --create-home --uid 1000 whisper && install --directory --mode 1777 /data /models
 COPY --from=packages /opt/venv /opt/venv

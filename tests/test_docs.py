@@ -41,6 +41,10 @@ OTHERS = {
 BLOCK = re.compile(r"(?:<!-- (.+?) -->\n)?```(\w+)\n(.*?)```", re.DOTALL)
 NUM_UTTERANCES = {"train": 8, "test": 3}
 OF_OTHER_PROGRAMS = {
+    "--build-arg",
+    "--rm",
+    "--target",
+    "--user",
     "--nproc_per_node",
     "--extra-index-url",
     "--num_processes",
