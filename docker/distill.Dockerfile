@@ -1,6 +1,6 @@
 # The training image: PyTorch and transformers, no Beam.
 #     docker build -f docker/distill.Dockerfile -t whisper-distill .
-#     docker run --rm --gpus all -v "$PWD:/data" -v whisper-models:/models \
+#     docker run --rm --gpus all --user "$(id -u):$(id -g)" -v "$PWD:/data" -v whisper-models:/models \
 #         whisper-distill train --config configs/mine.yaml
 # Several GPUs: --entrypoint torchrun, then `--nproc_per_node 8 -m distill train --config ...`.
 # BASE is any Debian or Ubuntu image with Python 3.11 or newer and its venv. PIP_FLAGS goes to pip, for
@@ -22,8 +22,9 @@ RUN pip install ${PIP_FLAGS} -c docker/constraints.txt '.[distill]'
 
 FROM ${BASE} AS command
 ENV PATH=/opt/venv/bin:$PATH PYTHONUNBUFFERED=1 HF_HUB_DISABLE_TELEMETRY=1 \
-    HF_HOME=/models
-RUN useradd --create-home --uid 1000 whisper && mkdir /data /models && chown 1000 /data /models
+    HF_HOME=/models WHISPER_DISTILLERY_CACHE=/models/shards
+# Open to every user, so that `--user "$(id -u)"` works where the files of /data belong to another than 1000.
+RUN useradd --create-home --uid 1000 whisper && install --directory --mode 1777 /data /models
 COPY --from=packages /opt/venv /opt/venv
 USER 1000
 WORKDIR /data

@@ -1,6 +1,6 @@
 # The labelling image: Beam and the teacher, nothing of the training.
 #     docker build -f docker/pipeline.Dockerfile -t whisper-pipeline .
-#     docker run --rm -v "$PWD:/data" -v whisper-models:/models \
+#     docker run --rm --user "$(id -u):$(id -g)" -v "$PWD:/data" -v whisper-models:/models \
 #         whisper-pipeline run --config configs/mine.yaml
 #
 # As a container that Beam starts on its workers (Dataflow, Flink and Spark with environment_type DOCKER):
@@ -30,7 +30,8 @@ RUN pip install ${PIP_FLAGS} -c docker/constraints.txt '.[pipeline,fast,vad,vide
 FROM ${BASE} AS runtime
 ENV PATH=/opt/venv/bin:$PATH PYTHONUNBUFFERED=1 HF_HUB_DISABLE_TELEMETRY=1 \
     HF_HOME=/models WHISPER_DISTILLERY_CACHE=/models/converted
-RUN useradd --create-home --uid 1000 whisper && mkdir /data /models && chown 1000 /data /models
+# Open to every user, so that `--user "$(id -u)"` works where the files of /data belong to another than 1000.
+RUN useradd --create-home --uid 1000 whisper && install --directory --mode 1777 /data /models
 COPY --from=packages /opt/venv /opt/venv
 USER 1000
 ARG TEACHER=""

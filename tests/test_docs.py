@@ -41,6 +41,10 @@ OTHERS = {
 BLOCK = re.compile(r"(?:<!-- (.+?) -->\n)?```(\w+)\n(.*?)```", re.DOTALL)
 NUM_UTTERANCES = {"train": 8, "test": 3}
 OF_OTHER_PROGRAMS = {
+    "--build-arg",
+    "--rm",
+    "--target",
+    "--user",
     "--nproc_per_node",
     "--extra-index-url",
     "--num_processes",
@@ -162,6 +166,12 @@ def test_every_other_command_is_one_that_its_program_accepts(
                 assert set(extra.split(",")) <= extras()
         case "python":
             assert importlib.util.find_spec(arguments[1])
+        case "docker" if arguments[0] == "build":
+            assert (ROOT / arguments[arguments.index("-f") + 1]).is_file()
+        case "docker":
+            check_arguments(
+                "whisper-pipeline", arguments[arguments.index("whisper-pipeline") + 1 :]
+            )
         case _:
             assert program in ("source", "git", "pre-commit"), line
 
