@@ -107,7 +107,8 @@ def test_two_external_workers_behind_a_job_service_write_the_bytes_of_a_local_ru
             assert f"Done with shard {number} of 2" in printed
     output = Path(remote.output)
     assert not (output / "index.json").exists()
-    assert run(remote).nothing_to_do
+    outcome = run(remote)
+    assert (outcome.labelled, outcome.rebuilt, outcome.indexed) == (0, 0, True)
     assert dataset(output) == dataset(Path(config.output))
     assert labels(output) == labels(Path(config.output))
     assert read_index(output).shards == read_index(config.output).shards

@@ -23,7 +23,12 @@ from distill.quantization.presets import rules_of
 from distill.recognizers import CTranslate2Recognizer
 from tests.distill.material import TEXTS
 
-NEEDED = {"ct2-float16": "ctranslate2", "ct2-int8": "ctranslate2", "onnx": "onnxruntime"}
+NEEDED = {
+    "ct2-float16": "ctranslate2",
+    "ct2-int8": "ctranslate2",
+    "onnx": "onnxruntime",
+    "torchao": "torchao",
+}
 CLIPS = 10
 HERE = [
     name
