@@ -1,18 +1,21 @@
 """Speech to train the embedded teacher on: many voices, every length, its references as labels.
 
-    python -m pipeline.embedded.teacher_data FOLDER --hours 20 [--coded]
+    python -m pipeline.embedded.teacher_data FOLDER --hours 20 [--coded | --packed_from CODED]
 
 Writes a finished dataset (shards and index) without any teacher: the sentences are known. Half of
 the audio is single utterances, half is several of them on one 30 s clip, because packed clips are
 what a pipeline for long training makes, and one clip in forty is only noise or a tune. With
 `--coded` the sound went through the codec of the embedded corpus, which makes noise harder to hear
-through than noise alone, and more of it is noisy. Voices and sentences of the embedded validation
-and test parts are left out.
+through than noise alone, and more of it is noisy. With `--packed_from` single utterances of such a
+dataset are put together as the pipeline packs, any with any, up to 30 s, some behind a long
+silence. Voices and sentences of the embedded validation and test parts are left out.
 """
 
 import argparse
+import dataclasses
 import itertools
 import json
+import os
 import random
 import re
 from collections.abc import Iterator
@@ -23,6 +26,7 @@ from pathlib import Path
 import numpy as np
 
 from pipeline import __version__
+from pipeline.audio import decode_flac
 from pipeline.embedded import text
 from pipeline.embedded.corpus import HELD_OUT_VARIANTS, VOICES
 from pipeline.embedded.speech import (
@@ -37,8 +41,11 @@ from pipeline.embedded.speech import (
     silence,
     speak,
 )
+from pipeline.packing import next_start
 from pipeline.schema import (
     EMBEDDED_FOLDER,
+    MAX_CLIP_SAMPLES,
+    MAX_CLIP_SECONDS,
     SAMPLE_RATE,
     SCHEMA_VERSION,
     ClipUtterance,
@@ -49,7 +56,7 @@ from pipeline.schema import (
     Totals,
     to_json,
 )
-from pipeline.shards import write_shard
+from pipeline.shards import read_shard, write_shard
 
 SHARD_HOURS = 0.5
 SNR_DB = (5.0, 10.0, 15.0, 20.0, 25.0)
@@ -85,6 +92,46 @@ def clips(seed: int, hours: float, coded: bool) -> Iterator[tuple[Sample, np.nda
             audio = decode_opus(encode_opus(audio))
         seconds += audio.size / SAMPLE_RATE
         yield sample(f"synthetic-{seed}-{number}", utterances, audio), audio
+
+
+def packs(
+    seed: int, hours: float, singles: list[tuple[Sample, bytes]]
+) -> Iterator[tuple[Sample, np.ndarray]]:
+    """Draw packs worth `hours` of audio from single utterances with their FLAC."""
+    rng = random.Random(seed)
+    seconds = 0.0
+    for number in itertools.count():
+        if seconds >= hours * 3600:
+            return
+        limit = round(rng.choice((rng.uniform(8, 30), 30.0, 30.0)) * SAMPLE_RATE)
+        audio = silence(rng.uniform(1, 20) if rng.random() < 0.15 else rng.choice((0.0, 0.0, 0.5)))
+        utterances: list[ClipUtterance] = []
+        while True:
+            single, flac = rng.choice(singles)
+            spoken = decode_flac(flac)
+            gap = rng.choice((0.0, rng.uniform(0, 0.5), rng.uniform(0, 0.5), rng.uniform(0, 2)))
+            begin = next_start(audio.size, round(gap * SAMPLE_RATE))
+            if utterances and begin + spoken.size > limit:
+                break
+            if begin + spoken.size > MAX_CLIP_SAMPLES:
+                continue
+            audio = np.concatenate([audio, silence((begin - audio.size) / SAMPLE_RATE), spoken])
+            said = single.utterances[0]
+            start = round(begin / SAMPLE_RATE + said.start, 4)
+            utterances.append(dataclasses.replace(said, id=str(len(utterances)), start=start))
+        seconds += audio.size / SAMPLE_RATE
+        yield sample(f"synthetic-{seed}-{number}", utterances, audio), audio
+
+
+def read_singles(folder: Path) -> list[tuple[Sample, bytes]]:
+    """Read the clips of a dataset that hold one utterance, none of them longer than half a pack."""
+    shards = sorted((folder / "shards").glob("*.tar"))
+    clips = itertools.chain.from_iterable(map(read_shard, shards))
+    return [
+        (clip, flac)
+        for clip, flac in clips
+        if len(clip.utterances) == 1 and clip.duration_seconds <= MAX_CLIP_SECONDS / 2
+    ]
 
 
 def wordless(rng: random.Random) -> np.ndarray:
@@ -170,11 +217,19 @@ def sample(clip_id: str, utterances: list[ClipUtterance], audio: np.ndarray) -> 
     )
 
 
-def make_shard(folder: Path, number: int, coded: bool) -> ShardEntry:
-    """Write shard `number`, the same bytes each time."""
-    path = folder / "shards" / f"synthetic-train-{number:05d}.tar"
-    seed = number + 100_000 * coded  # other sentences than without the codec
-    return write_shard(path, clips(seed, SHARD_HOURS, coded))
+def make_shards(numbers: range, folder: Path, arguments: argparse.Namespace) -> list[ShardEntry]:
+    """Write the shards of these numbers, the same bytes each time."""
+    singles = read_singles(arguments.packed_from) if arguments.packed_from else []
+    entries = []
+    for number in numbers:
+        path = folder / "shards" / f"synthetic-train-{number:05d}.tar"
+        seed = number + 100_000 * arguments.coded  # other sentences than without the codec
+        if singles:
+            made = packs(seed + 200_000, SHARD_HOURS, singles)
+        else:
+            made = clips(seed, SHARD_HOURS, arguments.coded)
+        entries.append(write_shard(path, made))
+    return entries
 
 
 def main() -> None:
@@ -182,13 +237,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--hours", type=float, default=20.0)
-    parser.add_argument("--coded", action="store_true")
+    kind = parser.add_mutually_exclusive_group()
+    kind.add_argument("--coded", action="store_true")
+    kind.add_argument("--packed_from", type=Path)
     arguments = parser.parse_args()
-    numbers = range(round(arguments.hours / SHARD_HOURS))
     (arguments.folder / "shards").mkdir(parents=True, exist_ok=True)
-    with ProcessPoolExecutor() as pool:
-        make = partial(make_shard, arguments.folder, coded=arguments.coded)
-        shards = tuple(pool.map(make, numbers))
+    processes = os.cpu_count() or 1
+    parts = [range(n, round(arguments.hours / SHARD_HOURS), processes) for n in range(processes)]
+    with ProcessPoolExecutor(processes) as pool:
+        make = partial(make_shards, folder=arguments.folder, arguments=arguments)
+        made = itertools.chain.from_iterable(pool.map(make, parts))
+        shards = tuple(sorted(made, key=lambda entry: entry.name))
     planned = sum(s.num_samples for s in shards)
     hours = sum(s.duration_seconds for s in shards) / 3600
     totals = Totals(

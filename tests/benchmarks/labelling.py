@@ -18,6 +18,7 @@ import time
 import traceback
 import types
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -58,31 +59,43 @@ class Item:
 
 
 def ours(setting: Setting, engine: Any, dtype: Any, window: Any = "full") -> Label:
-    """This package: any length, cut into windows at quiet places, in batches by length."""
-    from pipeline.teacher import ahead, load_teacher, resolve_revision
+    """This package: any length, cut into windows at quiet places, in batches by length.
 
+    With CTranslate2 there is one teacher of one thread for each core, as `run` starts one worker
+    for each; torch has its threads in common for the whole process.
+    """
+    from pipeline.teacher import Teacher, ahead, load_teacher, resolve_revision
+
+    num_workers = setting.threads if engine == "ctranslate2" else 1
     config = TeacherConfig(
         model=setting.model,
         engine=engine,
         dtype=dtype,
         device="cpu",
         window=window,
-        num_threads=setting.threads,
+        num_threads=setting.threads // num_workers,
         batch_size=setting.batch_size,
     )
     decoding = DecodingConfig(timestamps=setting.timestamps)
-    teacher = load_teacher(config, decoding, resolve_revision(config))
+    revision = resolve_revision(config)
+    teachers = [load_teacher(config, decoding, revision) for _ in range(num_workers)]
 
     def label(clips: Sequence[np.ndarray]) -> list[str]:
         pieces = [(i, piece) for i, clip in enumerate(clips) for piece in cut(clip)]
         order = sorted(range(len(pieces)), key=lambda k: -len(pieces[k][1]))
-        batches = [
-            order[k : k + setting.batch_size] for k in range(0, len(order), setting.batch_size)
-        ]
-        texts: dict[int, str] = {}
-        for batch, ready in ahead(batches, lambda b: teacher.prepare([pieces[k][1] for k in b])):
-            labels = teacher.label(ready, LANGUAGE)
-            texts |= {k: found.text for k, found in zip(batch, labels, strict=True)}
+        size = min(setting.batch_size, math.ceil(len(order) / num_workers))
+        batches = [order[k : k + size] for k in range(0, len(order), size)]
+
+        def work(teacher: Teacher, mine: list[list[int]]) -> dict[int, str]:
+            texts: dict[int, str] = {}
+            for batch, ready in ahead(mine, lambda b: teacher.prepare([pieces[k][1] for k in b])):
+                labels = teacher.label(ready, LANGUAGE)
+                texts |= {k: found.text for k, found in zip(batch, labels, strict=True)}
+            return texts
+
+        shares = [batches[n::num_workers] for n in range(num_workers)]
+        with ThreadPoolExecutor(num_workers) as pool:
+            texts = {k: t for part in pool.map(work, teachers, shares) for k, t in part.items()}
         said: list[list[str]] = [[] for _ in clips]
         for k, (i, _) in enumerate(pieces):
             said[i].append(texts[k])
