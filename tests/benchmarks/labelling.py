@@ -230,6 +230,9 @@ SYSTEMS: dict[str, Callable[[Setting], Label]] = {
     "transformers pipeline float32": transformers_pipeline,
     "openai-whisper float32": openai_whisper,
 }
+CORPORA = ("short", "short, packed", "short, packed to 10 s", "long")
+SHORT_PACK_SECONDS = 10.0
+"""For a teacher of short windows that was trained on speech of this length."""
 PACKING = ("ours",)
 """Systems that are also given short utterances joined to windows."""
 
@@ -249,8 +252,8 @@ def cut(clip: np.ndarray) -> list[np.ndarray]:
     return [*pieces, clip]
 
 
-def pack(items: Sequence[Item]) -> list[Item]:
-    """Join utterances of a speaker to windows, with a pause between them."""
+def pack(items: Sequence[Item], seconds: float = WINDOW_SECONDS) -> list[Item]:
+    """Join utterances of a speaker to windows of so many seconds, with a pause between them."""
     pause = np.zeros(round(PAUSE_SECONDS * SAMPLE_RATE), np.float32)
     packs: list[list[Item]] = []
     room = 0.0
@@ -258,7 +261,7 @@ def pack(items: Sequence[Item]) -> list[Item]:
         needed = (len(item.audio) + len(pause)) / SAMPLE_RATE
         if not packs or packs[-1][0].speaker != item.speaker or needed > room:
             packs.append([])
-            room = WINDOW_SECONDS
+            room = seconds
         packs[-1].append(item)
         room -= needed
     return [_joined(members, pause) for members in packs]
@@ -387,7 +390,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--batch-size", type=int, default=16)
     parser.add_argument("--systems", nargs="*", default=list(SYSTEMS), help="beginnings of names")
-    parser.add_argument("--corpora", nargs="*", default=["short", "short, packed", "long"])
+    parser.add_argument("--corpora", nargs="*", default=CORPORA)
     parser.add_argument("--output", type=Path)
     options = parser.parse_args()
     if options.teacher == "embedded":
@@ -403,18 +406,20 @@ def main() -> None:
         batch_size=options.batch_size,
     )
     short = utterances(manifest, options.minutes, max_seconds=8.0)
-    corpora = {"short": short, "short, packed": pack(short), "long": long_recordings(short)}
-    corpora = {name: items for name, items in corpora.items() if name in options.corpora}
+    made = (short, pack(short), pack(short, SHORT_PACK_SECONDS), long_recordings(short))
+    corpora = {
+        name: items for name, items in zip(CORPORA, made, strict=True) if name in options.corpora
+    }
     names = [name for name in SYSTEMS if name.startswith(tuple(options.systems))]
     rows = measure(corpora, names, setting, options.repeats)
     if options.output:
         options.output.write_text(json.dumps(rows, indent=1) + "\n")
     mean = math.fsum(len(i.audio) for i in short) / len(short) / SAMPLE_RATE
     print(f"\n{options.teacher} teacher, {len(short)} utterances of {mean:.1f} s on average\n")
-    print(f"{'corpus':15} {'system':38} {'RTFx':>7} {'WER':>7} {'MiB':>6}")
+    print(f"{'corpus':22} {'system':38} {'RTFx':>7} {'WER':>7} {'MiB':>6}")
     for row in rows:
         print(
-            f"{row['corpus']:15} {row['system']:38} {row['rtfx']:7.1f} {row['wer']:7.4f} "
+            f"{row['corpus']:22} {row['system']:38} {row['rtfx']:7.1f} {row['wer']:7.4f} "
             f"{row['peak_mib']:6d}"
         )
 
