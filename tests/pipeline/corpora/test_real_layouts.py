@@ -59,8 +59,8 @@ def make_voxpopuli(root: Path) -> Made:
         }
         for row in hub_rows(4)
     ]
-    write_parquet(root / "0000.parquet", rows)
-    return {"path": str(root / "*.parquet")}
+    write_parquet(root / "en/train-00000-of-00001.parquet", rows)
+    return {"path": str(root / "en/train-*.parquet")}
 
 
 def make_tedlium(root: Path) -> Made:
