@@ -45,12 +45,16 @@ class Inventory:
             ValueError: there is no utterance at all.
         """
         where = f"corpus {corpus.name!r}, split {corpus.split!r}"
+        if not self._ids and self.problems:
+            raise ValueError(
+                f"{where}, has no utterances, only {self.problems.total()} entries that make none. "
+                f"The first: {next(iter(self._first.values()))}"
+            )
         if not self._ids:
-            why = f"nothing in {corpus.path or 'it'} is one to kind {corpus.kind}"
-            if self.problems:
-                number, first = self.problems.total(), next(iter(self._first.values()))
-                why = f"but {number} entries that make none. The first: {first}"
-            raise ValueError(f"{where}, has no utterances: {why}")
+            raise ValueError(
+                f"{where}, has no utterances: kind {corpus.kind} finds none in "
+                f"{corpus.path or 'the package'}"
+            )
         for error, number in self.problems.items():
             logger.warning("%s: %d × %s, first %s", where, number, error, self._first[error])
 

@@ -91,7 +91,7 @@ def test_plan_tells_what_is_wrong_with_a_corpus_before_it_is_labelled(
 
 def test_corpus_whose_entries_all_make_no_utterance_is_refused(corpus, configure):
     with pytest.raises(
-        ValueError, match=r"has no utterances: but 2 entries that make none\. The first: .*line 1"
+        ValueError, match=r"has no utterances, only 2 entries that make none\. The first: .*line 1"
     ):
         make_plan(configure(corpus({"path": "a.wav"}, {"path": "b.wav"})), "r")
 
