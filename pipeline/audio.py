@@ -50,7 +50,8 @@ def probe(path: str | Path) -> AudioInfo:
     """Read length and format of a recording from its header, without decoding it.
 
     A recording whose header does not tell the length, as those written to a pipe, is decoded to
-    measure it.
+    measure it. One that was cut off is as long as its header promises, so that whoever reads all
+    of it is told what is missing.
 
     Args:
         path: a file, a URL, or an address inside a container as `pipeline.storage` names them.
@@ -258,9 +259,9 @@ def _resampled(blocks: Iterator[np.ndarray], recording: Recording) -> Iterator[n
 
 
 def _num_frames(recording: Recording, where: str) -> int:
-    """Return the length of a recording, decoding it where its header does not tell."""
+    """Return the promised length of a recording, decoding it where its header does not tell."""
     if recording.num_frames is not None:
-        return recording.num_frames
+        return recording.num_frames + recording.missing_frames
     total = 0
     for block in recording.read(0, None):
         total += len(block)

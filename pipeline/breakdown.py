@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from pipeline.plan import Plan
+from pipeline.schema import MAX_CLIP_SECONDS, ShardEntry
 from pipeline.shards import CommitRecord
 from pipeline.sweep import Judged, hours
 
@@ -30,6 +31,10 @@ class SplitReport:
     failed: dict[str, int]
     hours_planned: float
     hours_kept: float
+    clips: int
+    """In the shards; packed, a clip holds several utterances."""
+    fill: float | None
+    """Share of the clips' windows of 30 s that is audio; None where nothing is kept."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,9 +81,18 @@ def by_split(plan: Plan, records: list[CommitRecord]) -> tuple[SplitReport, ...]
                 failed=_sum(record.failed for record in mine),
                 hours_planned=hours(corpus.duration_seconds),
                 hours_kept=hours(sum(record.kept_seconds for record in mine)),
+                clips=sum(record.shard.num_samples for record in mine if record.shard),
+                fill=fill([record.shard for record in mine if record.shard]),
             )
         )
     return tuple(reports)
+
+
+def fill(shards: Sequence[ShardEntry]) -> float | None:
+    """Return how full the windows of some shards' clips are, as a fraction; None without clips."""
+    windows = sum(shard.num_samples for shard in shards) * MAX_CLIP_SECONDS
+    audio = math.fsum(shard.duration_seconds for shard in shards)
+    return round(audio / windows, 4) if windows else None
 
 
 def _sum(counts: Iterable[dict[str, int]]) -> dict[str, int]:

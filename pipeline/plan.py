@@ -12,7 +12,7 @@ import hashlib
 import json
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ from pipeline.audio import AudioError, probe
 from pipeline.config import CorpusConfig, PipelineConfig
 from pipeline.context import named_files, needs_ledger
 from pipeline.corpora import Entry, Utterance
+from pipeline.corpora.inventory import Inventory
 from pipeline.corpora.utterance import RULE_STAGE
 from pipeline.ledger import Failure
 from pipeline.schema import SCHEMA_VERSION
@@ -66,6 +67,8 @@ class PlannedCorpus:
     num_utterances: int
     duration_seconds: float
     num_blocks: int = 0
+    problems: dict[str, int] = field(default_factory=dict)
+    """What is wrong with some entries, found without reading audio: how many have it, by error."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -113,19 +116,19 @@ def make_plan(config: PipelineConfig, teacher_revision: str) -> Plan:
     planned: list[PlannedCorpus] = []
     blocks: list[Block] = []
     for corpus in config.corpora:
-        licences: set[str] = set()
-        cut = list(_blocks(corpus, config, licences))
-        if not cut:
-            raise ValueError(f"corpus {corpus.name!r}, split {corpus.split!r}, has no utterances")
+        seen = Inventory()
+        cut = list(_blocks(corpus, config, seen))
+        seen.check(corpus)
         planned.append(
             PlannedCorpus(
                 name=corpus.name,
                 split=corpus.split,
                 language=corpus.language,
-                licence=", ".join(sorted(licences)) or corpus.licence,
+                licence=", ".join(sorted(seen.licences)) or corpus.licence,
                 num_utterances=sum(b.num_utterances for b in cut),
                 duration_seconds=sum(b.duration_seconds for b in cut),
                 num_blocks=len(cut),
+                problems=dict(sorted(seen.problems.items())),
             )
         )
         blocks += cut
@@ -159,13 +162,9 @@ def entries(block: Block, config: PipelineConfig) -> list[Entry]:
     ]
 
 
-def _blocks(corpus: CorpusConfig, config: PipelineConfig, licences: set[str]) -> Iterator[Block]:
-    """Cut one corpus greedily, in its own order; what is longer than a block gets its own.
-
-    Notes the licences that occur.
-    """
+def _blocks(corpus: CorpusConfig, config: PipelineConfig, seen: Inventory) -> Iterator[Block]:
+    """Cut one corpus greedily, in its own order; what is longer than a block gets its own."""
     max_seconds = config.blocks.minutes * 60
-    seen: set[str] = set()
     held: list[Entry] = []
     duplicates: list[int] = []
     first, start, count, seconds = "", 0, 0, 0.0
@@ -190,11 +189,8 @@ def _blocks(corpus: CorpusConfig, config: PipelineConfig, licences: set[str]) ->
             start, count, seconds = number, count + 1, 0.0
         if not held:
             first = position
-        if isinstance(entry, Utterance):
-            licences.add(entry.licence)
-            if entry.id in seen:
-                duplicates.append(number)
-            seen.add(entry.id)
+        if seen.note(entry, added):
+            duplicates.append(number)
         held.append(_allowed(entry, config.licences))
         seconds += added
     if held:
@@ -205,19 +201,15 @@ def _measured(found: Iterator[tuple[str, Entry]]) -> Iterator[tuple[str, Entry, 
     """Add how long each entry is; recordings of unknown length are measured several at a time."""
     with ThreadPoolExecutor(_PROBES) as pool:
         while several := list(islice(found, _PROBES * 32)):
-            unknown = [e for _, e in several if isinstance(e, Utterance) and not _is_known(e)]
+            unknown = [e for _, e in several if isinstance(e, Utterance) and not e.says_length]
             measured = iter(pool.map(duration_seconds, unknown))
             for position, entry in several:
                 if not isinstance(entry, Utterance):
                     yield position, entry, 0.0
-                elif _is_known(entry):
+                elif entry.says_length:
                     yield position, entry, duration_seconds(entry)
                 else:
                     yield position, entry, next(measured)
-
-
-def _is_known(utterance: Utterance) -> bool:
-    return (utterance.duration_seconds, utterance.estimated_seconds) != (None, None)
 
 
 def duration_seconds(utterance: Utterance) -> float:

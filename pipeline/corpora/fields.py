@@ -143,9 +143,9 @@ class Fields:
     def _needed(self, row: Mapping[str, Any], name: str) -> str:
         value = self._text(row, name)
         if value is None:
-            raise ValueError(
-                f"{name} is missing; the fields are {', '.join(map(str, row)) or 'none'}"
-            )
+            there = f"the fields are {', '.join(map(str, row)) or 'none'}"
+            empty = "the field is there, without a value"
+            raise ValueError(f"{name} is missing; {empty if name in row else there}")
         return value
 
     def _text(self, row: Mapping[str, Any], name: str) -> str | None:

@@ -5,10 +5,13 @@
 - Text beside: `a.txt` for `a.wav`.
 - No text at all: with `references: false`.
 
+Files named `._*`, which macOS leaves beside others when it copies them, are no recordings.
+
 Folders are walked in the order of their names, so a position is a path and reading from it lists
 only the folders on the way there and after it.
 """
 
+import functools
 import logging
 import os
 import posixpath
@@ -78,7 +81,7 @@ def _walk(
     if not storage.is_url(path):
         real = os.path.realpath(path)
         if real in above:
-            logger.warning("%s leads back to %s: the loop is not followed", path, real)
+            _warn_of_loop(path, real)
             return
         above = (*above, real)
     try:
@@ -87,7 +90,8 @@ def _walk(
         if not relative:
             raise
         message = f"{path}: the folder cannot be listed ({error})"
-        yield relative, bad_entry(corpus, "", message, "unreadable_folder", _printable(relative))
+        entry = bad_entry(corpus, "", message, "unreadable_folder", _printable(relative))
+        yield f"{relative}/", entry  # the slash: what is in it, not a recording of that name
         return
     if len(after) <= 1:
         yield from _recordings(corpus, relative, listing, after[0] if after else "")
@@ -103,7 +107,11 @@ def _recordings(
 ) -> Iterator[tuple[str, Entry]]:
     """Yield the recordings that lie directly in a folder, from a name on."""
     folder = f"{relative}/" if relative else ""
-    audio = [n for n in listing.files if posixpath.splitext(n)[1].lower() in AUDIO_EXTENSIONS]
+    audio = [
+        name
+        for name in listing.files
+        if posixpath.splitext(name)[1].lower() in AUDIO_EXTENSIONS and not is_resource_fork(name)
+    ]
     texts, problems = _transcripts(corpus, relative, listing)
     beside = set(listing.files)
     spoken = {posixpath.splitext(name)[0] for name in audio}
@@ -154,7 +162,7 @@ def _transcripts(
     if not corpus.references:
         return texts, problems
     for name in listing.files:
-        if not name.endswith(_TRANSCRIPTS):
+        if not name.endswith(_TRANSCRIPTS) or is_resource_fork(name):
             continue
         path = storage.join(storage.join(corpus.path, relative), name)
         for _, number, line in read_lines(corpus, path):
@@ -191,6 +199,17 @@ def _utterance(
         reference=text,
         channel=corpus.channel,
     )
+
+
+def is_resource_fork(name: str) -> bool:
+    """Tell whether a file is what macOS leaves beside `name` where it cannot store attributes."""
+    return name.startswith("._")
+
+
+@functools.lru_cache(maxsize=1024)
+def _warn_of_loop(path: str, target: str) -> None:
+    """Warn once of a loop, and not for each block."""
+    logger.warning("%s leads back to %s: the loop is not followed", path, target)
 
 
 def _printable(name: str) -> str:

@@ -26,11 +26,17 @@ def open_lines(corpus: CorpusConfig, path: str) -> IO[bytes]:
 
     Raises:
         FileNotFoundError: it does not exist.
+        ValueError: it is a folder.
         OSError: it may not be read.
     """
     try:
         raw = cast(io.RawIOBase, storage.open_file(path))
-    except (FileNotFoundError, IsADirectoryError) as error:
+    except IsADirectoryError as error:
+        raise ValueError(
+            f"corpus {corpus.name!r}: {path} is a folder, but kind {corpus.kind} reads one file "
+            "there: name the file"
+        ) from error
+    except FileNotFoundError as error:
         raise FileNotFoundError(
             f"corpus {corpus.name!r}: there is no file {path}. "
             "A relative path is taken from the folder the command runs in."

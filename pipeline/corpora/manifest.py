@@ -50,7 +50,10 @@ def json_object(line: bytes) -> dict:
         ValueError: it does not.
     """
     check_length(line)
-    value = json.loads(line)
+    try:
+        value = json.loads(line)
+    except json.JSONDecodeError as error:
+        raise ValueError(f"no JSON object on one line ({error})") from error
     if not isinstance(value, dict):
         raise ValueError(f"expected a JSON object, got {str(value)[:80]}")
     return value

@@ -96,7 +96,9 @@ def _entry(
         )
     if label not in _CHANNELS:
         raise ValueError(f"channel {label!r}; expected one of {', '.join(_CHANNELS)}")
-    name = audio.get(recording, recording)
+    name = audio.get(recording)
+    if name is None:
+        raise ValueError(f"there is no recording {recording!r} in {folder or 'this folder'}")
     return Utterance(
         id=identity,
         corpus=corpus.name,

@@ -88,7 +88,15 @@ def _header(corpus: CorpusConfig) -> tuple[str, list[str]]:
     first = next(read_lines(corpus, corpus.path), None)
     if first is None:
         raise ValueError(f"corpus {corpus.name!r}: {corpus.path} is empty; a header is expected")
-    line = first[2].decode("utf-8", "replace")
+    try:
+        line = first[2].decode()
+        if "\0" in line:
+            raise ValueError("it holds zero bytes")
+    except ValueError as error:
+        raise ValueError(
+            f"corpus {corpus.name!r}: the header of {corpus.path} is not UTF-8 ({error}). Convert "
+            "the table; `iconv -f UTF-16 -t UTF-8` does it for what Excel calls Unicode text"
+        ) from error
     name = corpus.path.removesuffix(".gz")
     if name.endswith(".tsv"):
         separator = "\t"

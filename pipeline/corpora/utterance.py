@@ -35,6 +35,11 @@ class Utterance:
     estimated_seconds: float | None = None
     """A guess where measuring would cost a download; blocks are cut by it and nothing else."""
 
+    @property
+    def says_length(self) -> bool:
+        """Whether the corpus tells how long it is, or at least about how long."""
+        return (self.duration_seconds, self.estimated_seconds) != (None, None)
+
 
 Entry = Utterance | Failure
 """What stands at a place of a corpus: an utterance, or why there is none."""

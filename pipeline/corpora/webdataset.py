@@ -1,8 +1,9 @@
 """A corpus as WebDataset tars: members that share a name up to its first dot are one sample.
 
-The path may hold `*` or `{000..127}`. Text, id and the like come from the sample's `.json`, or the
-text from its `.txt`. Listing passes over the headers and notes where each sample lies, so a block
-starts at its own byte of its own tar and a clip is read without unpacking anything.
+The path is a folder of tars, or may hold `*` or `{000..127}`. Text, id and the like come from the
+sample's `.json`, or the text from its `.txt`. Listing passes over the headers and notes where each
+sample lies, so a block starts at its own byte of its own tar and a clip is read without unpacking
+anything.
 """
 
 import json
@@ -10,12 +11,13 @@ import posixpath
 import tarfile
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, cast
 
 from pipeline import storage
 from pipeline.config import ColumnsConfig, CorpusConfig
 from pipeline.corpora.fields import Fields, bad_entry
-from pipeline.corpora.folder import AUDIO_EXTENSIONS
+from pipeline.corpora.folder import AUDIO_EXTENSIONS, is_resource_fork
 from pipeline.corpora.utterance import Entry
 
 USUAL = ColumnsConfig(
@@ -48,7 +50,10 @@ def read(corpus: CorpusConfig, position: str = "") -> Iterator[tuple[str, Entry]
         FileNotFoundError: there is no such tar.
         ValueError: a tar is compressed.
     """
-    yield from read_tars(corpus, storage.matching(corpus.path), position)
+    path = corpus.path
+    if not path.endswith(".tar") and not storage.is_url(path) and Path(path).is_dir():
+        path = storage.join(path, "*.tar")
+    yield from read_tars(corpus, storage.matching(path), position)
 
 
 def read_tars(
@@ -79,9 +84,9 @@ def _samples(corpus: CorpusConfig, path: str, start: int) -> Iterator[_Sample]:
             with tarfile.open(fileobj=file, mode="r:") as tar:
                 for member in _members(tar):
                     offset = member.offset_data + member.size
-                    if member.isdir():
+                    folder, base = posixpath.split(member.name.removeprefix("./"))
+                    if member.isdir() or is_resource_fork(base):
                         continue
-                    folder, base = posixpath.split(member.name)
                     name, _, extension = base.partition(".")
                     name = posixpath.join(folder, name)
                     if sample is None or sample.name != name:
@@ -117,13 +122,13 @@ def _take(tar: tarfile.TarFile, member: tarfile.TarInfo, extension: str, sample:
         sample.problem = f"member {member.name!r} points outside of the tar"
     elif not member.isreg():
         sample.problem = f"member {member.name!r} is a link or a device, not a file"
-    elif extension in ("json", "txt"):
+    elif (kind := extension.rpartition(".")[2]) in ("json", "txt"):
         if member.size > _MAX_TEXT_BYTES:
             sample.problem = f"member {member.name!r} has {member.size} bytes of text"
             return
         data = cast(Any, tar.extractfile(member)).read()
         try:
-            if extension == "txt":
+            if kind == "txt":
                 sample.row.setdefault("txt", data.decode("utf-8-sig").strip())
             else:
                 value = json.loads(data)
@@ -151,6 +156,12 @@ def _entry(corpus: CorpusConfig, fields: Fields, path: str, sample: _Sample) -> 
         if not found:
             there = ", ".join([*sample.audio, *sample.row]) or "nothing"
             raise ValueError(f"no audio{f' with extension {wanted}' if wanted else ''} in {there}")
+        if len(found) > 1:
+            raise ValueError(
+                f"several recordings: {', '.join(found)}. A sample's name ends at its first dot: "
+                "if these are samples of their own, their names must hold no dot; if not, say "
+                "which one is meant with columns.audio"
+            )
         member = sample.audio[found[0]]
         row = sample.row
         if fields.names.text not in row and "txt" in row:

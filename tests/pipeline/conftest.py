@@ -1,6 +1,9 @@
 """A corpus of tones and a real, tiny Whisper that always says the same sentence."""
 
 import json
+import os
+import shutil
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -26,6 +29,7 @@ SENTENCE = "the old house"
 """What the scripted teacher says, whatever it hears."""
 
 WIDTH = 64
+NOBODY = 65534
 
 
 def write_teacher(folder: Path, sentence: str = SENTENCE) -> Path:
@@ -99,6 +103,24 @@ def write_tone(path: Path, seconds: float, *, hertz: int = 220, sample_rate: int
     time = np.arange(round(seconds * sample_rate)) / sample_rate
     soundfile.write(path, 0.1 * np.sin(2 * np.pi * hertz * time), sample_rate)
     return path
+
+
+@pytest.fixture
+def without_privileges() -> Iterator[Path]:
+    """Be somebody to whom file modes apply, also where the tests run as root; yield a folder."""
+    folder = Path(tempfile.mkdtemp(prefix="without-privileges-"))
+    was_root = os.geteuid() == 0
+    if was_root:
+        os.chown(folder, NOBODY, -1)
+        os.seteuid(NOBODY)
+    try:
+        yield folder
+    finally:
+        if was_root:
+            os.seteuid(0)
+        for path in (folder, *folder.rglob("*")):
+            path.chmod(0o700)
+        shutil.rmtree(folder)
 
 
 Corpus = Callable[..., CorpusConfig]

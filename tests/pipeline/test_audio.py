@@ -1,4 +1,3 @@
-import os
 import sys
 
 import numpy as np
@@ -218,6 +217,16 @@ def test_a_wav_that_holds_less_than_its_header_says_is_cut_off(tmp_path):
     assert load_audio(tmp_path / "a.wav", 1.0, 1.0).size == SAMPLE_RATE  # what is there is good
 
 
+def test_a_wav_that_was_cut_off_is_not_taken_for_a_shorter_one(tmp_path):
+    soundfile.write(tmp_path / "a.wav", tone(5.0), SAMPLE_RATE)
+    whole = (tmp_path / "a.wav").read_bytes()
+    (tmp_path / "a.wav").write_bytes(whole[: len(whole) // 2])
+    measured = probe(tmp_path / "a.wav").duration_seconds
+    assert measured == pytest.approx(5.0, abs=0.01)
+    with pytest.raises(AudioError, match=r"cut off, 2\.\d\d s"):
+        load_audio(tmp_path / "a.wav", 0.0, measured)
+
+
 @pytest.mark.parametrize("size", [0xFFFFFFFF, 0x7FFFFFFF])
 def test_a_wav_written_to_a_pipe_has_no_length_and_is_whole(tmp_path, size):
     soundfile.write(tmp_path / "a.wav", tone(1.0), SAMPLE_RATE)
@@ -298,12 +307,12 @@ def test_a_long_recording_that_was_replaced_is_opened_again(tmp_path):
         assert load_audio(path, 300.0, 0.5).mean() == pytest.approx(value, abs=0.01)
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
-def test_a_recording_that_may_not_be_read_is_said_so(tmp_path):
-    soundfile.write(tmp_path / "a.wav", tone(0.1), SAMPLE_RATE)
-    (tmp_path / "a.wav").chmod(0)
+def test_a_recording_that_may_not_be_read_is_said_so(without_privileges):
+    path = without_privileges / "a.wav"
+    soundfile.write(path, tone(0.1), SAMPLE_RATE)
+    path.chmod(0)
     with pytest.raises(AudioError, match="cannot be opened .Permission denied"):
-        load_audio(tmp_path / "a.wav")
+        load_audio(path)
 
 
 def test_a_name_that_no_file_can_have_is_an_audio_error():

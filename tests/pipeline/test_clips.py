@@ -1,4 +1,5 @@
 import dataclasses
+import random
 from pathlib import Path
 from typing import Any
 
@@ -106,6 +107,23 @@ def test_a_pack_is_full_at_thirty_seconds_with_its_gaps():
     spoken = [short(i, 10.0, speaker="a") for i in range(3)]
     assert ids(made(*spoken, pack="before_label")) == [["u0", "u1", "u2"]]
     assert ids(made(*spoken, pack="before_label", pack_gap_seconds=0.02)) == [["u0", "u1"], ["u2"]]
+
+
+@pytest.mark.parametrize("num_speakers", [1, 4, 10])
+def test_blocks_of_seven_second_utterances_fill_nine_tenths_of_their_windows(num_speakers: int):
+    rng = random.Random(0)
+    filled = windows = 0.0
+    for _ in range(5):  # blocks of an hour
+        lengths = [min(max(rng.gammavariate(4, 7 / 4), 0.5), 30.0) for _ in range(514)]
+        spoken = [
+            short(i, seconds, speaker=str(rng.randrange(num_speakers)))
+            for i, seconds in enumerate(lengths)
+        ]
+        clips = made(*spoken, pack="before_label").clips
+        assert sum(len(clip.spans) for clip in clips) == len(spoken)
+        assert max(clip.duration_seconds for clip in clips) <= 30.0
+        filled, windows = filled + sum(lengths), windows + 30.0 * len(clips)
+    assert 0.9 < filled / windows <= 1.0
 
 
 def test_a_pack_is_read_with_its_spans_on_the_grid(tmp_path: Path):

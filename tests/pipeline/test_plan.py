@@ -74,6 +74,33 @@ def test_bad_line_is_planned_so_that_it_is_accounted_for(corpus, configure):
     assert isinstance(entries(block, config)[0], Failure)
 
 
+def test_plan_tells_what_is_wrong_with_a_corpus_before_it_is_labelled(
+    corpus, configure, tones, caplog
+):
+    good = dict(tones(1)[0], id="a")
+    gone = {"audio_filepath": "gone.wav", "text": "x"}
+    config = configure(corpus(good, "{oops", {"text": "x"}, good, gone))
+    plan = make_plan(config, "r")
+    assert plan.corpora[0].problems == {"bad_line": 2, "duplicate_id": 1, "unreadable_audio": 1}
+    bad, repeated, unreadable = [r.getMessage() for r in caplog.records]
+    assert bad.startswith("corpus 'mine', split 'train': 2 × bad_line, first ")
+    assert "line 2: no JSON object" in bad
+    assert repeated.endswith("1 × duplicate_id, first 'a'")
+    assert "gone.wav" in unreadable
+
+
+def test_corpus_whose_entries_all_make_no_utterance_is_refused(corpus, configure):
+    with pytest.raises(
+        ValueError, match=r"has no utterances, only 2 entries that make none\. The first: .*line 1"
+    ):
+        make_plan(configure(corpus({"path": "a.wav"}, {"path": "b.wav"})), "r")
+
+
+def test_good_corpus_is_planned_without_a_word(corpus, configure, tones, caplog):
+    assert not make_plan(configure(corpus(*tones(2))), "r").corpora[0].problems
+    assert not caplog.records
+
+
 def test_empty_corpus_is_refused(corpus, configure):
     with pytest.raises(ValueError, match="'mine', split 'train', has no utterances"):
         make_plan(configure(corpus()), "r")

@@ -34,6 +34,7 @@ def test_report_counts_by_split(finished: Path):
     assert (train["rejected"], train["failed"]) == ({"wer": 1}, {"plan": 1})
     assert (test["planned"], test["kept"], test["licence"]) == (2, 2, "cc-by-4.0")
     assert report["planned"] == 7
+    assert (train["clips"], train["fill"]) == (3, round((1 + 1.5 + 2) / 90, 4))
 
 
 def test_sweep_says_what_other_thresholds_would_keep_of_the_filtered_splits(finished: Path):

@@ -129,15 +129,21 @@ def test_name_that_is_not_utf8_is_a_failure(tmp_path: Path):
     bad.id.encode()
 
 
-def test_symlink_loop_is_not_followed_and_a_link_to_a_folder_is(tmp_path: Path):
+def test_symlink_loop_is_told_once_and_not_followed_and_a_link_to_a_folder_is(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+):
     (tmp_path / "corpus").mkdir()
     (tmp_path / "elsewhere").mkdir()
     write_tone(tmp_path / "corpus/a.wav", 0.1)
     write_tone(tmp_path / "elsewhere/b.wav", 0.1)
     (tmp_path / "corpus/loop").symlink_to(tmp_path / "corpus")
     (tmp_path / "corpus/linked").symlink_to(tmp_path / "elsewhere")
-    found = read_all(configured("folder", tmp_path / "corpus", references=False))
-    assert [u.id for u in found] == ["a", "linked/b"]
+    config = configured("folder", tmp_path / "corpus", references=False)
+    assert [u.id for u in read_all(config)] == ["a", "linked/b"]
+    read_all(config)
+    warnings = [r.getMessage() for r in caplog.records if "loop" in r.getMessage()]
+    assert len(warnings) == 1
+    assert f"{tmp_path}/corpus/loop leads back to" in warnings[0]
 
 
 def test_link_to_itself_is_a_recording_that_cannot_be_read(tmp_path: Path):
@@ -147,16 +153,24 @@ def test_link_to_itself_is_a_recording_that_cannot_be_read(tmp_path: Path):
         load_audio(utterance.path)
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
-def test_folder_that_may_not_be_listed_is_a_failure(tmp_path: Path):
-    (tmp_path / "closed").mkdir(mode=0)
-    write_tone(tmp_path / "open.wav", 0.1)
-    good, bad = check_positions(configured("folder", tmp_path, references=False))
+def test_folder_that_may_not_be_listed_is_a_failure(without_privileges: Path):
+    folder = without_privileges
+    (folder / "closed").mkdir(mode=0)
+    write_tone(folder / "open.wav", 0.1)
+    good, bad = check_positions(configured("folder", folder, references=False))
     assert isinstance(good, Utterance)
     assert isinstance(bad, Failure)
     assert bad.error == "unreadable_folder"
     with pytest.raises(CorpusError, match="'mine'"):
-        list(corpora.read(configured("folder", tmp_path / "closed")))
+        list(corpora.read(configured("folder", folder / "closed")))
+
+
+def test_what_macos_leaves_beside_recordings_is_no_recording(tmp_path: Path):
+    write_tone(tmp_path / "a.wav", 0.1)
+    (tmp_path / "a.txt").write_text("some text")
+    for name in ("._a.wav", "._a.txt", "._b.trans.txt"):
+        (tmp_path / name).write_bytes(b"\0\5\x16\7Mac OS X")
+    assert [u.id for u in read_all(configured("folder", tmp_path))] == ["a"]
 
 
 def test_missing_folder_is_said_so(tmp_path: Path):

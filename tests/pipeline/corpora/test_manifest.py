@@ -63,12 +63,12 @@ def test_absolute_audio_path_stays_absolute(corpus: Corpus):
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        ("{oops", "line 2"),
+        ("{oops", "line 2: no JSON object on one line"),
         ("[1]", "expected a JSON object"),
         ({"text": "x"}, "audio_filepath is missing"),
         ({"audio_filepath": "", "text": "x"}, "audio_filepath is empty"),
         ({"audio_filepath": "a.wav"}, "text is missing"),
-        ({"audio_filepath": "a.wav", "text": None}, "text is missing"),
+        ({"audio_filepath": "a.wav", "text": None}, "text is missing; the field is there, without"),
         ({"audio_filepath": "a.wav", "text": ["x"]}, "text must be text"),
         ({"audio_filepath": "a.wav", "text": "x", "id": ""}, "id is empty"),
         ({"audio_filepath": "a.wav", "text": "x", "duration": "3"}, "duration must be seconds"),

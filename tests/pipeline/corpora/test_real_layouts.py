@@ -4,14 +4,24 @@ import dataclasses
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from pipeline.audio import load_audio
-from pipeline.config import CorpusConfig
+from pipeline.breakdown import SplitReport
+from pipeline.config import (
+    BlocksConfig,
+    ClipConfig,
+    CorpusConfig,
+    FilterConfig,
+    PipelineConfig,
+    TeacherConfig,
+)
 from pipeline.config_files import load_config
 from pipeline.corpora import Utterance
 from pipeline.plan import entries, make_plan
+from pipeline.run import run
 from tests.pipeline.conftest import write_tone
 from tests.pipeline.corpora.test_folder import librispeech
 from tests.pipeline.corpora.test_hub import peoples_speech
@@ -59,8 +69,8 @@ def make_voxpopuli(root: Path) -> Made:
         }
         for row in hub_rows(4)
     ]
-    write_parquet(root / "0000.parquet", rows)
-    return {"path": str(root / "*.parquet")}
+    write_parquet(root / "en/train-00000-of-00001.parquet", rows)
+    return {"path": str(root / "en/train-*.parquet")}
 
 
 def make_tedlium(root: Path) -> Made:
@@ -89,28 +99,44 @@ def make_relabel(root: Path) -> Made:
     return {"path": str(root / "a-*.tar")}
 
 
-@pytest.mark.parametrize(
-    ("make", "count"),
-    [
-        (make_librispeech, 4),
-        (make_common_voice, 3),
-        (make_gigaspeech, 2),
-        (make_voxpopuli, 4),
-        (make_tedlium, 2),
-        (make_ami, 3),
-        (make_peoples_speech, 6),
-        (make_podcasts, 2),
-        (make_relabel, 2),
-    ],
-)
-def test_configuration_reads_its_corpus(tmp_path: Path, make: Callable[[Path], Made], count: int):
+def made(root: Path, make: Callable[[Path], Made]) -> tuple[str, PipelineConfig]:
+    """Make a small corpus; return the name of its configuration, and that, pointed there."""
     name = make.__name__.removeprefix("make_").replace("_", "-")
     config = load_config(CONFIGS / f"{name}.yaml")
-    fields: dict = dict(make(tmp_path))
+    fields: dict = dict(make(root))
     if "revision" in fields:
         fields["revision"] = None
-    corpora: list[CorpusConfig] = [dataclasses.replace(config.corpora[0], **fields)]
-    config = dataclasses.replace(config, corpora=corpora)
+    corpora = [dataclasses.replace(config.corpora[0], **fields)]
+    return name, dataclasses.replace(config, corpora=corpora)
+
+
+def check_run(config: PipelineConfig) -> dict[str, SplitReport]:
+    """Run, and find every planned utterance at one end in each corpus; return the numbers."""
+    totals = run(config).totals
+    report = json.loads((Path(config.output) / "report.json").read_text())
+    splits = {s["corpus"]: SplitReport(**s) for s in report["splits"]}
+    assert totals.planned == sum(s.planned for s in splits.values())
+    for s in splits.values():
+        assert s.planned == s.kept + sum(s.rejected.values()) + sum(s.failed.values()), s
+    return splits
+
+
+LAYOUTS = [
+    (make_librispeech, 4),
+    (make_common_voice, 3),
+    (make_gigaspeech, 2),
+    (make_voxpopuli, 4),
+    (make_tedlium, 2),
+    (make_ami, 3),
+    (make_peoples_speech, 6),
+    (make_podcasts, 2),
+    (make_relabel, 2),
+]
+
+
+@pytest.mark.parametrize(("make", "count"), LAYOUTS)
+def test_configuration_reads_its_corpus(tmp_path: Path, make: Callable[[Path], Made], count: int):
+    name, config = made(tmp_path, make)
     plan = make_plan(config, "r")
     found = [entry for block in plan.blocks for entry in entries(block, config)]
     utterances = [entry for entry in found if isinstance(entry, Utterance)]
@@ -125,21 +151,39 @@ def test_configuration_reads_its_corpus(tmp_path: Path, make: Callable[[Path], M
         assert (utterance.reference is None) == (name == "podcasts")
 
 
+@pytest.mark.slow
+def test_corpora_of_every_layout_are_labelled_in_one_run(tmp_path: Path, configure):
+    corpora = []
+    for make, _ in LAYOUTS:
+        (tmp_path / make.__name__).mkdir()
+        name, config = made(tmp_path / make.__name__, make)
+        corpora.append(dataclasses.replace(config.corpora[0], name=name))
+    config = configure(*corpora, blocks=BlocksConfig(minutes=1), max_failed_fraction=1.0)
+    splits = check_run(config)
+    for make, count in LAYOUTS:
+        split = splits[make.__name__.removeprefix("make_").replace("_", "-")]
+        assert split.kept + sum(split.rejected.values()) >= count
+        assert not split.failed.get("read"), split
+    assert splits["podcasts"].kept == 2
+    assert {s.licence for s in splits.values()} >= {"cc0-1.0", "apache-2.0", "cc-by-nc-nd-3.0"}
+
+
 def test_every_kind_of_corpus_has_a_configuration():
     used = {c.kind for path in CONFIGS.glob("*.yaml") for c in load_config(path).corpora}
     kinds = CorpusConfig.__annotations__["kind"].__args__
     assert used == set(kinds)
 
 
-@pytest.mark.skipif(not SPEECH.is_dir(), reason=ABSENT)
-@pytest.mark.parametrize(
-    "name", ["de_kerstin", "en_kathleen", "en_speechocean_train", "nl_nathalie"]
-)
-@pytest.mark.parametrize("kind", ["manifest", "folder", "webdataset"])
-def test_real_speech_is_accounted_for(tmp_path: Path, name: str, kind: str):
+def real_speech(root: Path, name: str, kind: Any, limit: int | None) -> tuple[CorpusConfig, int]:
+    """Return a corpus of real speech as a kind, and how many utterances it has."""
     lines = [json.loads(x) for x in (SPEECH / name / "manifest.jsonl").read_text().splitlines()]
     recorded = {line["audio_filepath"] for line in lines}
-    fields: dict = {"name": "real", "licence": "cc0-1.0", "kind": kind, "language": name[:2]}
+    fields: dict = {
+        "name": f"{name}-{kind}",
+        "licence": "cc0-1.0",
+        "kind": kind,
+        "language": name[:2],
+    }
     expected = len(lines)
     match kind:
         case "manifest":
@@ -148,23 +192,59 @@ def test_real_speech_is_accounted_for(tmp_path: Path, name: str, kind: str):
             fields |= {"path": str(SPEECH / name), "references": False}
             expected = len(recorded)
         case "webdataset":
-            lines = lines[:40]
+            lines = lines[:limit]
             expected = len(lines)
             members = []
             for number, line in enumerate(lines):
                 audio = SPEECH / name / line["audio_filepath"]
                 members.append((f"{number:04d}{audio.suffix}", audio.read_bytes()))
                 members.append((f"{number:04d}.json", json.dumps(line).encode()))
-            fields["path"] = str(write_tar(tmp_path / "a.tar", members))
-    config = dataclasses.replace(
-        load_config(CONFIGS / "minimal.yaml"), corpora=[CorpusConfig(**fields)]
-    )
+            fields["path"] = str(write_tar(root / f"{name}.tar", members))
+    return CorpusConfig(**fields), expected
+
+
+REAL = ["de_kerstin", "en_kathleen", "en_speechocean_train", "nl_nathalie"]
+LABELLED = ["nl_nathalie"]
+"""Those that are also labelled; the others take minutes."""
+KINDS = ["manifest", "folder", "webdataset"]
+
+
+@pytest.mark.skipif(not SPEECH.is_dir(), reason=ABSENT)
+@pytest.mark.parametrize("name", REAL)
+@pytest.mark.parametrize("kind", KINDS)
+def test_real_speech_is_accounted_for(tmp_path: Path, name: str, kind: str):
+    corpus, expected = real_speech(tmp_path, name, kind, 40)
+    config = dataclasses.replace(load_config(CONFIGS / "minimal.yaml"), corpora=[corpus])
     plan = make_plan(config, "r")
     found = [entry for block in plan.blocks for entry in entries(block, config)]
     assert len(found) == plan.num_utterances == expected
     assert all(isinstance(entry, Utterance) for entry in found)
     if kind == "manifest":
-        assert plan.duration_seconds == pytest.approx(sum(x["duration"] for x in lines), abs=1)
+        lines = (SPEECH / name / "manifest.jsonl").read_text().splitlines()
+        said = sum(json.loads(line)["duration"] for line in lines)
+        assert plan.duration_seconds == pytest.approx(said, abs=1)
     for entry in found[:: max(len(found) // 5, 1)]:
         assert isinstance(entry, Utterance)
         assert load_audio(entry.path).size > 1000
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not SPEECH.is_dir(), reason=ABSENT)
+def test_real_speech_runs_through_with_every_utterance_accounted_for(
+    tmp_path: Path, configure, teacher_folder: Path
+):
+    made = [real_speech(tmp_path, name, kind, None) for name in LABELLED for kind in KINDS]
+    config = configure(
+        *(corpus for corpus, _ in made),
+        teacher=TeacherConfig(
+            model=str(teacher_folder), device="cpu", window="clip", canary=False, batch_size=16
+        ),
+        clips=ClipConfig(pack="before_label", pack_by="any"),
+        filter=FilterConfig(max_wer=9.0, speaking_rate="off"),
+        blocks=BlocksConfig(minutes=30),
+    )
+    splits = check_run(config)
+    for corpus, expected in made:
+        split = splits[corpus.name]
+        assert (split.planned, split.failed) == (expected, {}), split
+        assert split.kept, split

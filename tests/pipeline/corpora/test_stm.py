@@ -19,6 +19,7 @@ Talk_2010 1 Talk_2010 1.00 2.50 <o,f0,male> there 's a <unk> word
 Talk_2010 1 Talk_2010 2.50 2.00 <o,f0,male> backwards
 Talk_2010 9 Talk_2010 2.00 2.50 <o,f0,male> what channel
 Talk_2010 1
+Gone_2010 1 Gone 0 1 <o,f0,male> no such recording
 """
 
 
@@ -38,7 +39,7 @@ def tedlium(root: Path) -> Path:
 def test_tedlium_layout(tmp_path: Path):
     tedlium(tmp_path)
     config = configured("stm", tmp_path / "stm", audio=str(tmp_path / "sph"))
-    ignored, good, reversed_, channel, short, last = check_positions(config)
+    ignored, good, reversed_, channel, short, gone, last = check_positions(config)
     assert isinstance(good, Utterance)
     assert good.reference == "there 's a <unk> word"
     assert (good.id, good.speaker) == ("Talk_2010-1-0001000-0002500", "Talk_2010")
@@ -46,10 +47,11 @@ def test_tedlium_layout(tmp_path: Path):
     assert load_audio(good.path, 1.0, 1.5, channel=good.channel).size == 24_000
     assert isinstance(ignored, Failure)
     assert (ignored.stage, ignored.error) == (RULE_STAGE, "ignored_segment")
-    messages = [e.message for e in (reversed_, channel, short) if isinstance(e, Failure)]
+    messages = [e.message for e in (reversed_, channel, short, gone) if isinstance(e, Failure)]
     assert "the segment ends at 2 s but starts at 2.5 s" in messages[0]
     assert "channel '9'" in messages[1]
     assert "expected: recording channel" in messages[2]
+    assert f"there is no recording 'Gone_2010' in {tmp_path}/sph" in messages[3]
     assert isinstance(last, Utterance)
 
 

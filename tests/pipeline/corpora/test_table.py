@@ -109,3 +109,15 @@ def test_empty_table_is_refused(tmp_path: Path):
     (tmp_path / "a.tsv").write_text("")
     with pytest.raises(ValueError, match="is empty; a header is expected"):
         list(corpora.read(configured("table", tmp_path / "a.tsv")))
+
+
+def test_table_that_is_not_utf8_says_how_to_convert_it(tmp_path: Path):
+    for encoding in ("utf-16", "utf-16-le"):
+        (tmp_path / "a.tsv").write_bytes("path\tsentence\na.wav\tx\n".encode(encoding))
+        with pytest.raises(ValueError, match="header of .*a.tsv is not UTF-8.*iconv"):
+            list(corpora.read(configured("table", tmp_path / "a.tsv")))
+
+
+def test_folder_instead_of_a_table_is_said_so(tmp_path: Path):
+    with pytest.raises(ValueError, match="is a folder, but kind table reads one file"):
+        list(corpora.read(configured("table", tmp_path)))

@@ -124,3 +124,39 @@ def test_compressed_tar_is_refused(tmp_path: Path):
 def test_missing_tars_are_said_so(tmp_path: Path):
     with pytest.raises(FileNotFoundError, match="no file matches"):
         list(corpora.read(configured("webdataset", tmp_path / "*.tar")))
+
+
+def test_folder_of_tars_is_read_whole(tmp_path: Path):
+    write_tar(tmp_path / "b.tar", sample("y"))
+    write_tar(tmp_path / "a.tar", sample("x"))
+    config = configured("webdataset", tmp_path)
+    assert [u.id for u in read_all(config)] == ["x", "y"]
+    check_positions(config)
+
+
+def test_tar_that_was_made_of_the_current_folder_has_the_same_ids(tmp_path: Path):
+    members = [(f"./{name}", data) for name, data in sample("d/x")]
+    path = write_tar(tmp_path / "a.tar", members)
+    assert [u.id for u in read_all(configured("webdataset", path))] == ["d/x"]
+
+
+def test_what_macos_leaves_in_a_tar_is_no_sample(tmp_path: Path):
+    members = [("._x.flac", b"\0\5\x16\7Mac OS X"), ("d/._x.json", b"\0\5"), *sample("x")]
+    path = write_tar(tmp_path / "a.tar", members)
+    assert [u.id for u in read_all(configured("webdataset", path))] == ["x"]
+
+
+def test_text_is_found_behind_a_name_with_two_dots(tmp_path: Path):
+    path = write_tar(tmp_path / "a.tar", [("x.1.flac", flac(0.1)), ("x.1.txt", b"hello")])
+    assert read_all(configured("webdataset", path))[0].reference == "hello"
+
+
+def test_recordings_that_share_a_name_up_to_its_first_dot_are_not_lost_unseen(tmp_path: Path):
+    names = ("talk.001.flac", "talk.002.flac")
+    members = [(name, flac(0.1)) for name in names]
+    path = write_tar(tmp_path / "a.tar", [*members, ("talk.001.txt", b"hello")])
+    (bad,) = corpora.read(configured("webdataset", path))
+    assert isinstance(bad, Failure)
+    assert "several recordings: 001.flac, 002.flac" in bad.message
+    chosen = configured("webdataset", path, columns=ColumnsConfig(audio="002.flac"))
+    assert read_all(chosen)[0].recording == "a.tar/talk.002.flac"
