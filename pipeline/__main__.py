@@ -102,6 +102,13 @@ def _plan(config: PipelineConfig, options: Namespace) -> int:
         table.add_row(c.name, c.split, c.language, c.licence, *counts)
     console = Console()
     console.print(table)
+    if forecast.changed:
+        changed = "; ".join(forecast.changed)
+        console.print(
+            f"Other options than {config.output} was made with: {changed}.",
+            markup=False,
+            highlight=False,
+        )
     console.print(
         f"{forecast.blocks} blocks: {forecast.blocks_to_label} to label "
         f"({forecast.hours_to_label:.2f} h), {forecast.blocks_to_filter} to filter again, "

@@ -17,7 +17,7 @@ def test_sample_goes_through_every_stage_and_nothing_of_it_is_kept(corpus, confi
     estimate = forecast.estimate
     assert estimate is not None
     assert (estimate.sample_utterances, forecast.blocks_to_label) == (4, forecast.blocks)
-    assert list(estimate.stage_seconds) == ["read", "teacher", "score", "write"]
+    assert list(estimate.stage_seconds) == ["read", "features", "teacher", "score", "write"]
     assert all(seconds > 0 for seconds in estimate.stage_seconds.values())
     per_second = sum(estimate.stage_seconds.values()) / estimate.sample_seconds
     assert estimate.compute_hours == pytest.approx(forecast.hours * per_second)

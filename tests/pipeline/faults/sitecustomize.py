@@ -3,12 +3,14 @@
 FAULT_AT=KIND:N kills with SIGKILL at the N-th event of a kind, counted from 1 in each process. With
 FAULT_SIGNAL the launcher gets that signal instead, and the work at that point takes ten minutes.
 FAULT_TRACE=FILE writes down the kind of every event. Only what touches FAULT_ROOT counts. The
-stopwatch stands still, so that two runs write the same bytes.
+stopwatch stands still, so that two runs write the same bytes. FAULT_POISON=NAME crashes the process
+that decodes the file of that name.
 """
 
 import functools
 import os
 import signal
+import sys
 import tempfile
 import threading
 import time
@@ -96,6 +98,23 @@ def watch_the_work():
     pipeline.shards.write_record = around(pipeline.shards.write_record, "record")
 
 
-if _ROOT:
+def poison(name):
+    """Die as a decoder in C does that reads where it must not."""
+    import soundfile
+
+    opened = soundfile.SoundFile.__init__
+
+    def crash(self, file, *args, **kwargs):
+        if isinstance(file, int) and Path(f"/proc/self/fd/{file}").readlink().name == name:
+            os.kill(os.getpid(), signal.SIGSEGV)
+        opened(self, file, *args, **kwargs)
+
+    soundfile.SoundFile.__init__ = crash
+
+
+if "pipeline.decoder_process" in sys.orig_argv:
+    if name := os.environ.get("FAULT_POISON"):
+        poison(name)
+elif _ROOT:
     watch_the_work()
     watch_the_disk()
