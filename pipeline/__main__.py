@@ -68,6 +68,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _fail(error, 2)
     except (OSError, RuntimeError) as error:
         return _fail(error, 1)
+    except Exception as error:
+        from pipeline.storage import service_error
+
+        known = service_error(error, str(values[command].get("output")))
+        if known is None:
+            raise
+        return _fail(known, 1)
     except _TerminatedError:
         return _fail(f"terminated; {_KEPT}", 143)
     except KeyboardInterrupt:

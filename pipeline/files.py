@@ -19,7 +19,7 @@ from typing import TypeVar, cast
 
 from upath import UPath
 
-from pipeline.storage import is_url
+from pipeline.storage import is_url, service
 
 AnyPath = Path | UPath
 
@@ -68,7 +68,8 @@ def _sending(url: UPath) -> Iterator[Path]:
     with tempfile.TemporaryDirectory() as folder:
         temporary = Path(folder) / url.name
         yield temporary
-        url.fs.put_file(str(temporary), url.path)
+        with service(str(url)) as (system, name):
+            system.put_file(str(temporary), name)
 
 
 @contextmanager

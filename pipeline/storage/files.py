@@ -211,6 +211,14 @@ def service(path: str) -> Iterator[tuple[Any, str]]:
         raise OSError(f"{path}: {type(error).__name__}: {error}. {_HINT}") from error
 
 
+def service_error(error: BaseException, path: str) -> OSError | None:
+    """Return what a service's own error means, or None where it is none; it names the path."""
+    packages = {kind.__module__.partition(".")[0] for kind in type(error).__mro__}
+    if not packages & {"botocore", "aiobotocore", "aiohttp", "gcsfs", "google"}:
+        return None
+    return OSError(f"{path}: {type(error).__name__}: {error}. {_HINT}")
+
+
 _HINT = (
     "Credentials are read from the environment (AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, "
     "GOOGLE_APPLICATION_CREDENTIALS, HF_TOKEN)"

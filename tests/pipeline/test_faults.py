@@ -7,6 +7,7 @@ how many points are tried; `make faults` tries many.
 
 import os
 import random
+import re
 import shutil
 import signal
 import subprocess
@@ -111,6 +112,21 @@ def test_sigterm_ends_the_run_at_once_and_the_next_one_finishes_it(job):
     assert "Traceback" not in printed
     assert len(killing.ledger(output)) == 1
     finish(config_file, output)
+
+
+def test_a_slow_disk_and_a_clock_that_jumps_change_no_byte(job):
+    config_file, output = job
+    run(load_config(config_file))
+    undisturbed = killing.tree(output)
+    shutil.rmtree(output)
+    for done in ("blocks labelled", "Nothing to do"):
+        started = killing.start(config_file, output, FAULT_SLOW="0.05", FAULT_CLOCK="1")
+        printed, _ = started.communicate(timeout=300)
+        assert started.returncode == 0, printed
+        assert done in printed
+        assert "-1 day" not in printed
+        assert not re.search(r"ETA -\d", printed)
+        assert killing.tree(output) == undisturbed
 
 
 @pytest.mark.parametrize("workers", [1, pytest.param(2, marks=pytest.mark.slow)])
