@@ -120,6 +120,6 @@ def _estimate(
         stage_seconds=sample.stage_seconds,
         compute_hours=hours,
         cost=None if price_per_hour is None else hours * price_per_hour,
-        ledger_bytes=sample.ledger_bytes_per_second * plan.duration_seconds,
+        ledger_bytes=sample.ledger_bytes(plan),
         shard_bytes=sample.shard_bytes_per_second * plan.duration_seconds,
     )

@@ -41,10 +41,17 @@ class Measurement:
     utterances: int
     audio_seconds: float
     stage_seconds: dict[str, float]
+    ledger_bytes_per_block: int
+    """Of a part without rows."""
     ledger_bytes_per_second: float
     """Per second of audio."""
     shard_bytes_per_second: float
     """Per second of audio, were all of it kept."""
+
+    def ledger_bytes(self, plan: Plan) -> float:
+        """Of the parts of a plan."""
+        rows = self.ledger_bytes_per_second * plan.duration_seconds
+        return self.ledger_bytes_per_block * len(plan.blocks) + rows
 
     @property
     def compute_per_audio(self) -> float:
@@ -82,12 +89,14 @@ def measure(
         raise RuntimeError(f"none of {len(sample)} utterances could be labelled{why}")
     with stopwatch.stage("write"):
         shard_bytes = sum(_shard_bytes(row, sample) for row in rows)
+    empty = _ledger_bytes([])
     return Measurement(
         label_key=keys.label_key,
         utterances=len(sample),
         audio_seconds=audio_seconds,
         stage_seconds={stage: stopwatch[stage] for stage in (*LABEL_STAGES, "write")},
-        ledger_bytes_per_second=(_ledger_bytes(rows) - _ledger_bytes([])) / audio_seconds,
+        ledger_bytes_per_block=empty,
+        ledger_bytes_per_second=(_ledger_bytes(rows) - empty) / audio_seconds,
         shard_bytes_per_second=shard_bytes / audio_seconds,
     )
 
@@ -125,7 +134,7 @@ def expected(plan: Plan, layout: Layout, price_per_hour: float | None) -> dict[s
         },
         "rtfx": round(measured.rtfx, 2),
         "cost": None if price_per_hour is None else round(hours * price_per_hour, 6),
-        "ledger_bytes": round(measured.ledger_bytes_per_second * plan.duration_seconds),
+        "ledger_bytes": round(measured.ledger_bytes(plan)),
         "shard_bytes": round(measured.shard_bytes_per_second * plan.duration_seconds),
     }
 

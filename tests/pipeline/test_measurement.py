@@ -48,6 +48,7 @@ def test_index_and_report_say_what_was_expected_beside_what_it_took(corpus, conf
     assert totals.shard_bytes == sum(shard.size_bytes for shard in index.shards)
     parts = list(Path(config.output).glob("ledger/*/*.parquet"))
     assert totals.ledger_bytes == sum(path.stat().st_size for path in parts) > 0
+    assert totals.ledger_bytes / 2 < expected["ledger_bytes"] < totals.ledger_bytes * 2
     assert totals.shard_bytes / 4 < expected["shard_bytes"] < totals.shard_bytes * 4
     report = json.loads((Path(config.output) / "report.json").read_text())
     assert (report["estimate"], report["stage_seconds"]) == (expected, totals.stage_seconds)
