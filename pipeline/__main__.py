@@ -68,6 +68,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _fail(error, 2)
     except (OSError, RuntimeError) as error:
         return _fail(error, 1)
+    except Exception as error:
+        from pipeline.storage import service_error
+
+        known = service_error(error, str(values[command].get("output")))
+        if known is None:
+            raise
+        return _fail(known, 1)
     except _TerminatedError:
         return _fail(f"terminated; {_KEPT}", 143)
     except KeyboardInterrupt:
@@ -102,6 +109,13 @@ def _plan(config: PipelineConfig, options: Namespace) -> int:
         table.add_row(c.name, c.split, c.language, c.licence, *counts)
     console = Console()
     console.print(table)
+    if forecast.changed:
+        changed = "; ".join(forecast.changed)
+        console.print(
+            f"Other options than {config.output} was made with: {changed}.",
+            markup=False,
+            highlight=False,
+        )
     console.print(
         f"{forecast.blocks} blocks: {forecast.blocks_to_label} to label "
         f"({forecast.hours_to_label:.2f} h), {forecast.blocks_to_filter} to filter again, "

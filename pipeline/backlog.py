@@ -6,6 +6,7 @@ run that was killed is only a run with a shorter backlog.
 
 import logging
 from dataclasses import dataclass
+from pathlib import Path
 
 from pipeline.blocks import committed, is_labelled
 from pipeline.files import AnyPath, each, remove_stale
@@ -65,7 +66,8 @@ def withdraw(backlog: Backlog, layout: Layout) -> None:
 
 def clean(plan: Plan, layout: Layout) -> None:
     """Remove what killed runs and other plans have left, where nobody else is at work."""
-    if stale := remove_stale(layout.output):
+    local = isinstance(layout.output, Path)  # in a store there are only the locks of blocks
+    if stale := remove_stale(layout.output if local else layout.shards):
         logger.info("removed %d temporary files of runs that were killed", stale)
     for path in _orphans(plan, layout):
         layout.index.unlink(missing_ok=True)  # from here on it would not tell the truth

@@ -18,7 +18,6 @@ from pipeline.audio import AudioError
 from pipeline.clips import (
     Span,
     assemble,
-    failure,
     load_span,
     make_clips,
     pack_clips,
@@ -40,6 +39,7 @@ from pipeline.ledger import (
     write_failures,
     write_ledger,
 )
+from pipeline.locking import block_locked
 from pipeline.logs import log_stage
 from pipeline.plan import Block, Keys, entries
 from pipeline.rows import Labelled, make_rows
@@ -49,7 +49,6 @@ from pipeline.shards import CommitRecord, read_record, write_record, write_shard
 from pipeline.stopwatch import LABEL_STAGES, Stopwatch
 from pipeline.teacher import Teacher, load_teacher, uses_accelerator
 from pipeline.timings import write_timing
-from pipeline.trail import Trail, unwatched
 from pipeline.voice import find_speech
 
 logger = logging.getLogger(__name__)
@@ -126,14 +125,15 @@ def committed(block: Block, layout: Layout, keys: Keys) -> CommitRecord | None:
 def label_block(block: Block, config: PipelineConfig, keys: Keys) -> None:
     """Label a block and commit its failures and its ledger part, unless that is done already."""
     layout = Layout(path_of(config.output))
-    trail = Trail(layout.trail(keys.label_key, block.id))
     if is_labelled(block, layout, keys):
-        trail.remove()  # killed before that
         return
-    found = entries(block, config)
-    stopwatch = Stopwatch()
-    with trail:
-        rows, failures = label_entries(found, config, keys, stopwatch, trail=trail)
+    with block_locked(layout.lock(block.id)) as still_held:
+        if is_labelled(block, layout, keys):  # by the worker that held it
+            return
+        found = entries(block, config)
+        stopwatch = Stopwatch()
+        rows, failures = label_entries(found, config, keys, stopwatch)
+        still_held()
         write_failures(layout.failures(keys.label_key, block.id), failures)
         write_part(block, config, keys, rows, stopwatch)
 
@@ -144,35 +144,18 @@ def label_entries(
     keys: Keys,
     stopwatch: Stopwatch,
     load: Callable[[PipelineConfig, Keys], Teacher] = admitted_teacher,
-    trail: Trail | None = None,
 ) -> tuple[list[LedgerRow], list[Failure]]:
-    """Label entries of a corpus; return rows in the order of the corpus, and what failed.
-
-    What has ended several processes, as the trail tells, is not read again.
-    """
-    poisonous = trail.poisonous if trail else {}
-    reading = trail.reading if trail else unwatched
-
-    def cut(span: Span, max_seconds: float) -> list[Span]:
-        with reading(span.utterance.id):
-            return find_speech(span, max_seconds)
-
+    """Label entries of a corpus; return rows in the order of the corpus, and what failed."""
     utterances = [e for e in found if isinstance(e, Utterance)]
     with stopwatch.stage("read"):  # what has no length yet is measured, what is too long is cut
-        healthy = (u for u in utterances if u.id not in poisonous)
-        planned = make_clips(healthy, config.clips, cut)
-    failures = [
-        *(e for e in found if isinstance(e, Failure)),
-        *(_poison(u, poisonous[u.id]) for u in utterances if u.id in poisonous),
-        *planned.failures,
-    ]
+        planned = make_clips(utterances, config.clips, find_speech)
+    failures = [*(e for e in found if isinstance(e, Failure)), *planned.failures]
     labelled, failed = label_clips(
         planned,
         lambda: load(config, keys),
         stopwatch,
         batch_size=config.teacher.batch_size,
         window_seconds=config.clips.max_seconds,
-        reading=reading,
     )
     with stopwatch.stage("score"):
         ordered = _in_corpus_order(labelled, found)
@@ -213,12 +196,26 @@ def build_shard(
     layout = Layout(path_of(config.output))
     if record := committed(block, layout, keys):
         return record
+    with block_locked(layout.lock(block.id)) as still_held:
+        return committed(block, layout, keys) or _build(
+            block, config, keys, context or _context(config.filter, keys.shard_key), still_held
+        )
+
+
+def _build(
+    block: Block,
+    config: PipelineConfig,
+    keys: Keys,
+    context: Context,
+    still_held: Callable[[], None],
+) -> CommitRecord:
+    """Filter a labelled block and commit its shard."""
+    layout = Layout(path_of(config.output))
     rows, _ = read_ledger(layout.ledger(keys.label_key, block.id))
     not_labelled = read_failures(layout.failures(keys.label_key, block.id))
     found = entries(block, config)
     utterances = {e.id: e for e in found if isinstance(e, Utterance)}
     fates = [fate_of_failure(f) for f in not_labelled]
-    context = context or _context(config.filter, keys.shard_key)
     kept: list[Sample] = []
     for row in rows:
         against = reasons(row, config.filter, context)
@@ -231,6 +228,7 @@ def build_shard(
     if config.clips.pack == "after_filter":
         kept = _joined(kept, utterances, config.clips)
 
+    still_held()
     # From here on the old record would speak of a shard that is being replaced.
     layout.commit_record(block.id).unlink(missing_ok=True)
     layout.shard(block.id).unlink(missing_ok=True)
@@ -255,11 +253,6 @@ def build_shard(
     write_record(layout.commit_record(block.id), record)
     log_stage(block.id, "write", stopwatch["write"])
     return record
-
-
-def _poison(utterance: Utterance, crashes: int) -> Failure:
-    message = f"{crashes} processes ended while they read it: {utterance.path}"
-    return failure(utterance, "read", "Crash", message, attempts=crashes)
 
 
 def _in_corpus_order(

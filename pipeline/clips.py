@@ -12,13 +12,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from pipeline.audio import AudioError, load_audio, probe
+from pipeline.audio import AudioError
 from pipeline.config import ClipConfig
 from pipeline.corpora.utterance import RULE_STAGE, Utterance
+from pipeline.guard import CrashError, load_audio, probe
 from pipeline.ledger import Failure
 from pipeline.packing import OPEN_PACKS, pack, place
 from pipeline.schema import SAMPLE_RATE
-from pipeline.trail import Reading, unwatched
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -113,7 +113,7 @@ def make_clips(
             try:
                 parts = find_speech(span, config.max_seconds)
             except AudioError as error:
-                failures.append(failure(utterance, "read", type(error).__name__, str(error)))
+                failures.append(_unreadable(utterance, error))
                 continue
             clips += [Clip(id=part_id(part), spans=(part,)) for part in parts]
             if not parts:
@@ -153,21 +153,18 @@ def pack_clips(spans: list[Span], config: ClipConfig) -> list[Clip]:
     ]
 
 
-def read_clip(
-    clip: Clip, reading: Reading = unwatched
-) -> tuple[tuple[Heard, np.ndarray] | None, list[Failure]]:
+def read_clip(clip: Clip) -> tuple[tuple[Heard, np.ndarray] | None, list[Failure]]:
     """Decode a clip into float32 mono at 16 kHz, shape (samples,).
 
     A span that cannot be read is left out and fails alone. The rest of a pack moves up, so reading
-    it again gives the same sound. `reading` is told of each utterance.
+    it again gives the same sound.
     """
     spans, parts, failures = [], [], []
     for span in clip.spans:
         try:
-            with reading(span.utterance.id):
-                part = load_span(span)
+            part = load_span(span)
         except AudioError as error:
-            failures.append(failure(span.utterance, "read", type(error).__name__, str(error)))
+            failures.append(_unreadable(span.utterance, error))
         else:
             spans.append(span)
             parts.append(part)
@@ -237,6 +234,11 @@ def failure(
     )
 
 
+def _unreadable(utterance: Utterance, error: AudioError) -> Failure:
+    attempts = error.attempts if isinstance(error, CrashError) else 1
+    return failure(utterance, "read", type(error).__name__, str(error), attempts)
+
+
 def _alone(span: Span) -> Clip:
     return Clip(id=span.utterance.id, spans=(span,))
 
@@ -248,7 +250,7 @@ def _measure(utterance: Utterance, config: ClipConfig) -> Span | Failure:
         try:
             duration = probe(utterance.path).duration_seconds - utterance.start_seconds
         except AudioError as error:
-            return failure(utterance, "read", type(error).__name__, str(error))
+            return _unreadable(utterance, error)
     utterance = dataclasses.replace(utterance, duration_seconds=max(duration, 0.0))
     if duration <= 0:
         late = f"{utterance.path}: ends before offset {utterance.start_seconds} s"

@@ -19,7 +19,7 @@ from typing import TypeVar, cast
 
 from upath import UPath
 
-from pipeline.storage import is_url
+from pipeline.storage import is_url, service
 
 AnyPath = Path | UPath
 
@@ -68,7 +68,8 @@ def _sending(url: UPath) -> Iterator[Path]:
     with tempfile.TemporaryDirectory() as folder:
         temporary = Path(folder) / url.name
         yield temporary
-        url.fs.put_file(str(temporary), url.path)
+        with service(str(url)) as (system, name):
+            system.put_file(str(temporary), name)
 
 
 @contextmanager
@@ -93,12 +94,12 @@ def _replacing(path: Path) -> Iterator[Path]:
 def remove_stale(folder: str | AnyPath) -> int:
     """Delete temporary files that killed runs have left below a folder; return how many.
 
-    Only for who knows that nobody else writes there. In a store there are none.
+    Only for who knows that nobody else writes there. In a store, whose folders are not so quickly
+    listed, only those in the folder itself.
     """
     folder = path_of(folder)
-    if not isinstance(folder, Path):
-        return 0
-    stale = list(folder.rglob(f".*{TEMPORARY_SUFFIX}"))
+    find = folder.rglob if isinstance(folder, Path) else folder.glob
+    stale = list(find(f".*{TEMPORARY_SUFFIX}"))
     for path in stale:
         path.unlink(missing_ok=True)
     return len(stale)

@@ -5,10 +5,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from pipeline.blocks import committed, is_labelled
+from pipeline.changes import changes
 from pipeline.config import PipelineConfig
 from pipeline.files import path_of
 from pipeline.layout import Layout
-from pipeline.measurement import Measurement
+from pipeline.measurement import Measurement, write_measurement
 from pipeline.measurement import measure as measure_sample
 from pipeline.plan import Block, Plan, PlannedCorpus, make_plan
 from pipeline.teacher import resolve_revision, settle
@@ -38,6 +39,8 @@ class Forecast:
     """Compute that is still needed, at that speed."""
     estimate: "Estimate | None" = None
     """From a measured sample, where one was asked for."""
+    changed: tuple[str, ...] = ()
+    """Options that decide labels or shards and are not those of the last run in this folder."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,12 +67,14 @@ def make_forecast(config: PipelineConfig, *, measure: int = 0) -> Forecast:
 
     Args:
         config: what is to be run; it may say what an hour of one worker costs.
-        measure: label so many utterances to estimate the rest; 0 labels nothing.
+        measure: label so many utterances to estimate the rest, and keep in the output what that
+            took; 0 labels and writes nothing.
 
     Raises:
         FileNotFoundError: a corpus or the teacher does not exist.
         ValueError: a corpus is empty.
         RuntimeError: nothing of the sample could be labelled.
+        OSError: the output cannot be written to.
     """
     config = dataclasses.replace(config, teacher=settle(config.teacher))
     plan = make_plan(config, resolve_revision(config.teacher))
@@ -80,6 +85,7 @@ def make_forecast(config: PipelineConfig, *, measure: int = 0) -> Forecast:
     estimate = None
     if measure:
         sample = measure_sample(to_label or plan.blocks, config, keys, measure)
+        write_measurement(layout, sample)
         rtfx = sample.rtfx
         estimate = _estimate(sample, plan, to_label, config.price_per_hour)
     hours_to_label = sum(block.duration_seconds for block in to_label) / 3600
@@ -99,6 +105,7 @@ def make_forecast(config: PipelineConfig, *, measure: int = 0) -> Forecast:
         rtfx=rtfx,
         teacher_hours=hours_to_label / rtfx if rtfx else None,
         estimate=estimate,
+        changed=changes(layout, config, keys).all,
     )
 
 
@@ -113,6 +120,6 @@ def _estimate(
         stage_seconds=sample.stage_seconds,
         compute_hours=hours,
         cost=None if price_per_hour is None else hours * price_per_hour,
-        ledger_bytes=sample.ledger_bytes_per_second * plan.duration_seconds,
+        ledger_bytes=sample.ledger_bytes(plan),
         shard_bytes=sample.shard_bytes_per_second * plan.duration_seconds,
     )

@@ -16,7 +16,6 @@ from pipeline.longform import label_sequentially
 from pipeline.rows import Labelled
 from pipeline.stopwatch import Stopwatch
 from pipeline.teacher import Prepared, Teacher, ahead
-from pipeline.trail import Reading, unwatched
 
 logger = logging.getLogger(__name__)
 
@@ -31,17 +30,16 @@ def label_clips(
     *,
     batch_size: int,
     window_seconds: float,
-    reading: Reading = unwatched,
 ) -> tuple[list[Labelled], list[Failure]]:
     """Label the clips of a block, the long recordings too.
 
     Args:
         planned: what is to be labelled.
         load: returns the teacher; called when there is something to label, and not before.
-        stopwatch: told of the stages "read" and "teacher"; of long recordings of the teacher only.
+        stopwatch: told of the stages "read", "features" and "teacher"; of long recordings of the
+            teacher only.
         batch_size: clips at once.
         window_seconds: how much of a long recording is labelled at once.
-        reading: told of each utterance that is read.
 
     Returns:
         The labelled clips in any order, and what failed.
@@ -60,7 +58,8 @@ def label_clips(
 
     def ready(clips: Sequence[Clip]) -> tuple[Batch, list[Failure], Prepared | None]:
         with stopwatch.stage("read"):
-            batch, unreadable = _read(clips, reading)
+            batch, unreadable = _read(clips)
+        with stopwatch.stage("features"):
             try:
                 prepared = teacher.prepare([audio for _, audio in batch])
             except Exception as error:  # `label` meets it again, clip by clip, and says of which
@@ -77,7 +76,7 @@ def label_clips(
         labelled += done
         failures += unreadable + failed
     if planned.long:
-        done, failed = label_sequentially(planned.long, label, window_seconds, batch_size, reading)
+        done, failed = label_sequentially(planned.long, label, window_seconds, batch_size)
         labelled += done
         failures += failed
     return labelled, failures
@@ -98,11 +97,11 @@ def _batches(clips: Sequence[Clip], batch_size: int) -> Iterator[list[Clip]]:
             yield group[start : start + batch_size]
 
 
-def _read(clips: Iterable[Clip], reading: Reading) -> tuple[Batch, list[Failure]]:
+def _read(clips: Iterable[Clip]) -> tuple[Batch, list[Failure]]:
     """Decode a batch; what cannot be read is a failure."""
     readable, failures = [], []
     for clip in clips:
-        read, failed = read_clip(clip, reading)
+        read, failed = read_clip(clip)
         failures += failed
         if read:
             readable.append(read)

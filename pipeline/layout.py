@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from pipeline.files import AnyPath
+from pipeline.files import TEMPORARY_SUFFIX, AnyPath
 
 
 @dataclass(frozen=True)
@@ -27,6 +27,11 @@ class Layout:
         return self.output / "index.json"
 
     @property
+    def estimate(self) -> AnyPath:
+        """What a measured sample took, beside which a run then says what it did take."""
+        return self.output / "estimate.json"
+
+    @property
     def report_json(self) -> AnyPath:
         """The report for programs."""
         return self.output / "report.json"
@@ -49,6 +54,10 @@ class Layout:
         """What became of one block; readers trust this, not the shard's existence."""
         return self.shards / f"{block_id}.json"
 
+    def lock(self, block_id: str) -> AnyPath:
+        """Held by the worker that is at one block; what a killed one leaves is collected."""
+        return self.shards / f".{block_id}.lock{TEMPORARY_SUFFIX}"
+
     def ledger(self, label_key: str, block_id: str) -> AnyPath:
         """Labels and evidence of one block."""
         return self.output / "ledger" / label_key / f"{block_id}.parquet"
@@ -56,10 +65,6 @@ class Layout:
     def canary(self, label_key: str) -> AnyPath:
         """What the teacher of these labels made of clips with known content."""
         return self.output / "ledger" / label_key / "canary.json"
-
-    def trail(self, label_key: str, block_id: str) -> AnyPath:
-        """What is being read of one block, while it is labelled."""
-        return self.output / "failures" / label_key / f"{block_id}.trail"
 
     def failures(self, label_key: str, block_id: str) -> AnyPath:
         """What of one block could not be labelled."""

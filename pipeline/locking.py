@@ -4,6 +4,9 @@ The lock is the kernel's, on a file in the output: it is freed when its process 
 ends, so no stale lock ever has to be removed by hand. A whole run shuts everybody out; runs of
 parts share the output, and shut out only a second run of the same part.
 
+A runner may give a block to two workers, as when it takes one for dead. So a block is held as well,
+for as long as it is worked on; the second worker waits, and finds it done.
+
 An object store has no such lock. There it is an object that is made only where there is none, and
 renewed for as long as its run lives (`pipeline.storage.leases`); that of a killed run is taken over
 after a minute.
@@ -112,6 +115,38 @@ def _lock(path: Path, operation: int, who: str) -> Iterator[None]:
         os.close(handle)
 
 
+@contextmanager
+def block_locked(path: AnyPath) -> Iterator[Callable[[], None]]:
+    """Hold a block, by its lock file, for as long as the context lasts; wait for who holds it.
+
+    Yields what raises a `LockedError` once the block is held no more, which can happen in a store.
+    """
+    if isinstance(path, Path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle = _open_waiting(path)
+        try:
+            yield always
+        finally:
+            path.unlink(missing_ok=True)
+            os.close(handle)
+        return
+    with ExitStack() as held:
+        is_held = None
+        while is_held is None:
+            try:
+                is_held = held.enter_context(leased(str(path), _holder("a worker")))
+            except HeldError as error:  # it was watched for some seconds and is alive
+                logger.info("%s is held by %s, waiting", path, error)
+            except NotImplementedError:  # the run itself has warned of it
+                is_held = _for_ever
+
+        def still_held() -> None:
+            if not is_held():
+                raise LockedError(f"{path} was not renewed for too long; another worker has it now")
+
+        yield still_held
+
+
 def _holder(who: str) -> str:
     now = datetime.now().astimezone().isoformat(sep=" ", timespec="seconds")
     return f"{who}, process {os.getpid()} on {socket.gethostname()}, since {now}"
@@ -136,9 +171,30 @@ def _open_locked(path: Path, operation: int) -> int:
                 error,
             )
             return handle
-        if path.exists() and os.path.samestat(os.fstat(handle), path.stat()):
+        if _is_still(handle, path):
             return handle
-        os.close(handle)  # its holder removed it between our opening and locking it
+        os.close(handle)
+
+
+def _open_waiting(path: Path) -> int:
+    while True:
+        handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX)
+        except OSError as error:
+            logger.debug("%s cannot be locked: %s", path, error)
+            return handle
+        if _is_still(handle, path):
+            return handle
+        os.close(handle)
+
+
+def _is_still(handle: int, path: Path) -> bool:
+    """Tell whether an open file is still there; its holder may have removed it meanwhile."""
+    try:
+        return os.path.samestat(os.fstat(handle), path.stat())
+    except FileNotFoundError:
+        return False
 
 
 def _refusal(path: Path) -> str:

@@ -15,7 +15,6 @@ from pipeline.ledger import Failure
 from pipeline.rows import Labelled
 from pipeline.schema import SAMPLE_RATE, Segment
 from pipeline.teacher import Label
-from pipeline.trail import Reading, unwatched
 
 LabelBatch = Callable[[Sequence[tuple[Heard, np.ndarray]]], tuple[list[Labelled], list[Failure]]]
 
@@ -28,7 +27,6 @@ def label_sequentially(
     label: LabelBatch,
     window_seconds: float,
     batch_size: int,
-    reading: Reading = unwatched,
 ) -> tuple[list[Labelled], list[Failure]]:
     """Label long spans; return their clips in the order they were labelled, and what failed.
 
@@ -45,7 +43,7 @@ def label_sequentially(
             window = dataclasses.replace(
                 rest, duration_seconds=min(window_seconds, rest.duration_seconds)
             )
-            read, bad = read_clip(Clip(id=part_id(window), spans=(window,)), reading)
+            read, bad = read_clip(Clip(id=part_id(window), spans=(window,)))
             failures += bad
             if read:
                 windows.append(read)

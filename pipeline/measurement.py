@@ -1,22 +1,30 @@
 """Label a small sample to learn what all of it will take: time, money and disk.
 
 The sample is spread over the blocks that are not labelled yet and goes through the real stages with
-the real teacher, after one clip to warm up. Nothing of it is kept.
+the real teacher, after one clip to warm up. Of the sample nothing is kept but what it took: a run
+says beside that what it did take.
 """
 
+import logging
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from pipeline.audio import encode_flac
 from pipeline.blocks import label_entries, loaded_teacher
 from pipeline.clips import Span, load_span
 from pipeline.config import PipelineConfig
 from pipeline.corpora import Utterance
+from pipeline.files import write_text
+from pipeline.layout import Layout
 from pipeline.ledger import LedgerRow, write_ledger
-from pipeline.plan import Block, Keys, entries
+from pipeline.plan import Block, Keys, Plan, entries
+from pipeline.schema import from_json, to_json
 from pipeline.stopwatch import LABEL_STAGES, Stopwatch
+
+logger = logging.getLogger(__name__)
 
 _MAX_BLOCKS = 16
 """To list a block costs time too; so many are enough to see every corpus."""
@@ -28,13 +36,22 @@ _BYTES_PER_CLIP = 4096
 class Measurement:
     """What a sample took on one worker of this machine."""
 
+    label_key: str
+    """Of the labels that were measured; another teacher is as fast as it is."""
     utterances: int
     audio_seconds: float
     stage_seconds: dict[str, float]
+    ledger_bytes_per_block: int
+    """Of a part without rows."""
     ledger_bytes_per_second: float
     """Per second of audio."""
     shard_bytes_per_second: float
     """Per second of audio, were all of it kept."""
+
+    def ledger_bytes(self, plan: Plan) -> float:
+        """Of the parts of a plan."""
+        rows = self.ledger_bytes_per_second * plan.duration_seconds
+        return self.ledger_bytes_per_block * len(plan.blocks) + rows
 
     @property
     def compute_per_audio(self) -> float:
@@ -72,13 +89,54 @@ def measure(
         raise RuntimeError(f"none of {len(sample)} utterances could be labelled{why}")
     with stopwatch.stage("write"):
         shard_bytes = sum(_shard_bytes(row, sample) for row in rows)
+    empty = _ledger_bytes([])
     return Measurement(
+        label_key=keys.label_key,
         utterances=len(sample),
         audio_seconds=audio_seconds,
         stage_seconds={stage: stopwatch[stage] for stage in (*LABEL_STAGES, "write")},
-        ledger_bytes_per_second=(_ledger_bytes(rows) - _ledger_bytes([])) / audio_seconds,
+        ledger_bytes_per_block=empty,
+        ledger_bytes_per_second=(_ledger_bytes(rows) - empty) / audio_seconds,
         shard_bytes_per_second=shard_bytes / audio_seconds,
     )
+
+
+def write_measurement(layout: Layout, measured: Measurement) -> None:
+    """Keep a measurement beside the dataset that it is of.
+
+    Raises:
+        OSError: the output cannot be written to.
+    """
+    write_text(layout.estimate, to_json(measured) + "\n")
+
+
+def expected(plan: Plan, layout: Layout, price_per_hour: float | None) -> dict[str, Any] | None:
+    """Return what the kept measurement says of a whole plan, by the names of the index's totals.
+
+    None where nothing was measured, or another teacher was.
+    """
+    if not layout.estimate.is_file():
+        return None
+    try:
+        measured = from_json(Measurement, layout.estimate.read_bytes())
+    except ValueError as error:
+        logger.warning("%s is passed over: %s", layout.estimate, error)
+        return None
+    if measured.label_key != plan.keys.label_key:
+        return None
+    times = plan.duration_seconds / measured.audio_seconds
+    hours = plan.duration_seconds / 3600 * measured.compute_per_audio
+    return {
+        "sample_utterances": measured.utterances,
+        "sample_seconds": round(measured.audio_seconds, 3),
+        "stage_seconds": {
+            stage: round(seconds * times, 3) for stage, seconds in measured.stage_seconds.items()
+        },
+        "rtfx": round(measured.rtfx, 2),
+        "cost": None if price_per_hour is None else round(hours * price_per_hour, 6),
+        "ledger_bytes": round(measured.ledger_bytes(plan)),
+        "shard_bytes": round(measured.shard_bytes_per_second * plan.duration_seconds),
+    }
 
 
 def _spread(items: Sequence, count: int) -> list:

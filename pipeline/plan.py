@@ -18,12 +18,13 @@ from pathlib import Path
 from typing import Any
 
 from pipeline import corpora, storage
-from pipeline.audio import AudioError, probe
+from pipeline.audio import AudioError
 from pipeline.config import CorpusConfig, PipelineConfig
 from pipeline.context import named_files, needs_ledger
 from pipeline.corpora import Entry, Utterance
 from pipeline.corpora.inventory import Inventory
 from pipeline.corpora.utterance import RULE_STAGE
+from pipeline.guard import probe
 from pipeline.ledger import Failure
 from pipeline.schema import SCHEMA_VERSION
 

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
 from rich.console import Console
 from rich.live import Live
@@ -22,6 +23,9 @@ from pipeline.timings import read_timings
 
 logger = logging.getLogger(__name__)
 
+
+_LOOK_SECONDS = 10.0
+"""How often an output in a store is looked at; each look asks for listings, which cost money."""
 
 CONSOLE = Console(stderr=True)
 """Where the table is drawn; what is logged while it stands must go through it too."""
@@ -109,33 +113,38 @@ def display(
     `on_progress` is told each time.
     """
     tracker = Tracker(plan, layout)
+    pause = 0.0 if isinstance(layout.output, Path) else _LOOK_SECONDS
+    seen, looked = tracker.progress(), time.monotonic()
 
-    def look() -> Progress:
-        now = tracker.progress()
+    def look(now: bool = False) -> Progress:
+        nonlocal seen, looked
+        if now or time.monotonic() - looked >= pause:
+            seen = tracker.progress()
+            looked = time.monotonic()
         if on_progress:
-            on_progress(now)
-        return now
+            on_progress(seen)
+        return seen
 
     if is_json() or not CONSOLE.is_terminal:
-        reported = tracker.progress().blocks_done
+        reported = seen.blocks_done
 
-        def log() -> None:
+        def log(last: bool = False) -> None:
             nonlocal reported
-            now = look()
+            now = look(last)
             if now.blocks_done != reported:
                 reported = now.blocks_done
                 logger.info("%s", line(now))
 
         yield log
-        log()
+        log(last=True)
         return
-    with Live(table(tracker.progress()), console=CONSOLE, auto_refresh=False) as live:
+    with Live(table(seen), console=CONSOLE, auto_refresh=False) as live:
 
-        def draw() -> None:
-            live.update(table(look()), refresh=True)
+        def draw(last: bool = False) -> None:
+            live.update(table(look(last)), refresh=True)
 
         yield draw
-        draw()
+        draw(last=True)
 
 
 def table(progress: Progress) -> Table:

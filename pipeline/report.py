@@ -77,6 +77,14 @@ class Report:
     cost: float | None
     """At the price of an hour of one worker; None where the configuration has none."""
     cost_per_kept_hour: float | None
+    stage_seconds: dict[str, float]
+    """Work by stage, summed over workers and runs."""
+    padding_fraction: float
+    """Share of the teacher's windows that was silence behind the clips."""
+    ledger_bytes: int
+    shard_bytes: int
+    estimate: dict[str, Any] | None
+    """What `plan --measure` expected of the same; None where it was not asked."""
     max_wer: float
     splits: tuple[SplitReport, ...]
     languages: tuple[LanguageReport, ...]
@@ -144,6 +152,11 @@ def make_report(
         rtfx=totals.rtfx,
         cost=totals.cost,
         cost_per_kept_hour=totals.cost_per_kept_hour,
+        stage_seconds=totals.stage_seconds,
+        padding_fraction=totals.padding_fraction,
+        ledger_bytes=totals.ledger_bytes,
+        shard_bytes=totals.shard_bytes,
+        estimate=index.estimate,
         max_wer=config.filter.max_wer,
         splits=by_split(plan, commit_records(plan, layout)),
         languages=by_language(judged),

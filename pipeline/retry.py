@@ -8,6 +8,7 @@ stands in both, and counts once, as what its label makes of it.
 
 import dataclasses
 import logging
+from collections.abc import Callable
 
 from pipeline.blocks import committed, is_labelled, label_entries, write_part
 from pipeline.config import PipelineConfig
@@ -16,9 +17,9 @@ from pipeline.corpora.utterance import RULE_STAGE
 from pipeline.files import path_of
 from pipeline.layout import Layout
 from pipeline.ledger import Failure, LedgerRow, read_failures, read_ledger, write_failures
+from pipeline.locking import block_locked
 from pipeline.plan import Block, Keys, entries
 from pipeline.stopwatch import LABEL_STAGES, Stopwatch
-from pipeline.trail import Trail
 
 logger = logging.getLogger(__name__)
 
@@ -36,6 +37,17 @@ def has_failures(block: Block, layout: Layout, keys: Keys) -> bool:
 def retry_block(block: Block, config: PipelineConfig, keys: Keys) -> None:
     """Label what failed of a labelled block; its shard is withdrawn if that changes it."""
     layout = Layout(path_of(config.output))
+    with block_locked(layout.lock(block.id)) as still_held:
+        _retry(block, config, keys, layout, still_held)
+
+
+def _retry(
+    block: Block,
+    config: PipelineConfig,
+    keys: Keys,
+    layout: Layout,
+    still_held: Callable[[], None],
+) -> None:
     record = committed(block, layout, keys)
     if record and record.failed.get("shard"):
         layout.commit_record(block.id).unlink()
@@ -46,8 +58,8 @@ def retry_block(block: Block, config: PipelineConfig, keys: Keys) -> None:
     found = entries(block, config)
     again = [e for e in found if isinstance(e, Utterance) and e.id in wanted]
     stopwatch = Stopwatch({s: float(metadata.get(f"{s}_seconds", 0)) for s in LABEL_STAGES})
-    with Trail(layout.trail(keys.label_key, block.id)) as trail:
-        new, failed = label_entries(again, _alone(config), keys, stopwatch, trail=trail)
+    new, failed = label_entries(again, _alone(config), keys, stopwatch)
+    still_held()
     logger.info(
         "%s: %d of %d labelled on another try", block.id, len(wanted) - len(failed), len(wanted)
     )

@@ -20,6 +20,7 @@ from pipeline import __version__, files
 from pipeline.admission import read_canary
 from pipeline.backlog import Backlog, clean, find_backlog, withdraw
 from pipeline.block_stage import ProcessBlock
+from pipeline.changes import changes, say
 from pipeline.config import PipelineConfig
 from pipeline.config_files import to_yaml
 from pipeline.context import needs_ledger
@@ -27,6 +28,7 @@ from pipeline.files import AnyPath, path_of
 from pipeline.labels import ledger_context
 from pipeline.layout import Layout
 from pipeline.locking import locked
+from pipeline.measurement import expected
 from pipeline.metrics import MetricsFile
 from pipeline.parts import Part
 from pipeline.plan import Block, Plan, make_plan
@@ -171,6 +173,12 @@ def _work_on(
     if how.verify:
         withdraw_damaged(mine, layout)
     backlog = find_backlog(mine, layout, retry_failed=how.retry_failed)
+    say(
+        changes(layout, config, plan.keys),
+        layout,
+        to_label=len(backlog.to_label),
+        to_build=len(backlog.blocks) - len(backlog.to_label),
+    )
     if backlog.to_label:
         languages = {language_code(corpus.language) for corpus in config.corpora}
         check_teacher(config.teacher, plan.keys.teacher_revision, languages)
@@ -265,6 +273,7 @@ def _write_index(
         shards=tuple(r.shard for r in commit_records(plan, layout) if r.shard),
         totals=add_up(plan, layout, wall_seconds, config.price_per_hour),
         canary=dataclasses.asdict(heard.result) if heard else None,
+        estimate=expected(plan, layout, config.price_per_hour),
     )
     if layout.index.is_file():
         written = read_index(layout.output)

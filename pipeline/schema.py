@@ -177,13 +177,15 @@ class Totals:
     rtfx: float
     """Seconds of audio per second of teacher compute."""
     stage_seconds: dict[str, float] = field(default_factory=dict)
-    """Work by stage (read, teacher, score, write), summed over workers and runs."""
+    """Work by stage (read, features, teacher, score, write), summed over workers and runs."""
     padding_fraction: float = 0.0
     """Share of the teacher's windows that was silence behind the clips."""
     cost: float | None = None
     """Of all work, at the configuration's `price_per_hour`; None where none was given."""
     cost_per_kept_hour: float | None = None
     """None also where nothing was kept."""
+    ledger_bytes: int = 0
+    shard_bytes: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -202,6 +204,9 @@ class Index:
     totals: Totals
     canary: dict[str, Any] | None = None
     """What the teacher made of clips with known content; None where it was not asked."""
+    estimate: dict[str, Any] | None = None
+    """What `plan --measure` expected of all this, by the names of `totals`; None where it was not
+    asked, or of another teacher."""
 
 
 T = TypeVar("T")

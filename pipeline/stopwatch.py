@@ -5,7 +5,7 @@ from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-LABEL_STAGES = ("read", "teacher", "score")
+LABEL_STAGES = ("read", "features", "teacher", "score")
 """What it takes to label a block. Only "write" comes after: read again, encode, write the shard."""
 
 

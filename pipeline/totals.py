@@ -49,8 +49,9 @@ def add_up(
         AssertionError: an utterance is lost, or counted twice.
     """
     records = commit_records(plan, layout)
+    parts = [layout.ledger(plan.keys.label_key, block.id) for block in plan.blocks]
     spent = read_timings(
-        [layout.ledger(plan.keys.label_key, block.id) for block in plan.blocks],
+        parts,
         [layout.timing(block.id) for block in plan.blocks],
     )
     hours_kept = sum(record.kept_seconds for record in records) / 3600
@@ -71,6 +72,8 @@ def add_up(
         padding_fraction=round(spent.padding_fraction, 4),
         cost=None if cost is None else round(cost, 6),
         cost_per_kept_hour=round(cost / hours_kept, 6) if cost is not None and hours_kept else None,
+        ledger_bytes=sum(each(lambda part: part.stat().st_size, parts, layout.output)),
+        shard_bytes=sum(record.shard.size_bytes for record in records if record.shard),
     )
 
 

@@ -13,8 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.audio import stream_audio
 from pipeline.clips import Span
+from pipeline.guard import stream_audio
 from pipeline.schema import SAMPLE_RATE
 
 FRAME_SAMPLES = 512

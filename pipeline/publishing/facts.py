@@ -183,5 +183,7 @@ def _add(old: Totals, new: Totals) -> Totals:
         stage_seconds=both(old.stage_seconds, new.stage_seconds),
         padding_fraction=round(padded / hours, 4) if hours else 0.0,
         cost=cost,
+        ledger_bytes=old.ledger_bytes + new.ledger_bytes,
+        shard_bytes=old.shard_bytes + new.shard_bytes,
         cost_per_kept_hour=round(cost / kept, 6) if cost is not None and kept else None,
     )

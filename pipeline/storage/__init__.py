@@ -26,6 +26,8 @@ from pipeline.storage.files import (
     open_file,
     read_bytes,
     relative_to,
+    service,
+    service_error,
     size_bytes,
 )
 from pipeline.storage.leases import HeldError, leased, wait_until_free
@@ -50,6 +52,8 @@ __all__ = [
     "open_file",
     "read_bytes",
     "relative_to",
+    "service",
+    "service_error",
     "size_bytes",
     "wait_until_free",
 ]

@@ -208,9 +208,27 @@ def service(path: str) -> Iterator[tuple[Any, str]]:
     except OSError as error:
         raise OSError(f"{path}: {error}") from error
     except Exception as error:  # botocore, aiohttp and the Hub have trees of errors of their own
-        raise OSError(f"{path}: {type(error).__name__}: {error}. {_HINT}") from error
+        raise _meaning(error, path) from error
 
 
+def service_error(error: BaseException, path: str) -> OSError | None:
+    """Return what a service's own error means, or None where it is none; it names the path."""
+    packages = {kind.__module__.partition(".")[0] for kind in type(error).__mro__}
+    if not packages & {"botocore", "aiobotocore", "aiohttp", "gcsfs", "google"}:
+        return None
+    return _meaning(error, path)
+
+
+def _meaning(error: BaseException, path: str) -> OSError:
+    name = type(error).__name__
+    away = any(word in name for word in ("Connect", "Timeout", "Endpoint", "Disconnected"))
+    return OSError(f"{path}: {name}: {error}. {_UNREACHABLE if away else _HINT}")
+
+
+_UNREACHABLE = (
+    "The service does not answer: see to its address (AWS_ENDPOINT_URL, where it is not the "
+    "provider's own) and the network, then run again"
+)
 _HINT = (
     "Credentials are read from the environment (AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, "
     "GOOGLE_APPLICATION_CREDENTIALS, HF_TOKEN)"

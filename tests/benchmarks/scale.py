@@ -89,7 +89,7 @@ def label(config: PipelineConfig, folder: Path) -> tuple[float, dict[str, float]
         peaks: defaultdict[str, float] = defaultdict(float)
         while run.poll() is None:
             for process in [psutil.Process(run.pid), *_children(run.pid)]:
-                role = "driver" if process.pid == run.pid else "worker"
+                role = "driver" if process.pid == run.pid else _role(process)
                 peaks[role] = max(peaks[role], _peak_megabytes(process.pid))
             time.sleep(0.1)
     seconds = time.perf_counter() - started
@@ -103,6 +103,13 @@ def _children(pid: int) -> list[psutil.Process]:
         return psutil.Process(pid).children(recursive=True)
     except psutil.NoSuchProcess:
         return []
+
+
+def _role(process: psutil.Process) -> str:
+    try:
+        return "decoder" if "decoder_process" in " ".join(process.cmdline()) else "worker"
+    except psutil.NoSuchProcess:
+        return "worker"
 
 
 def _peak_megabytes(pid: int) -> float:

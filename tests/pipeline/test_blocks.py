@@ -6,9 +6,8 @@ import numpy as np
 import pytest
 import soundfile
 
-from pipeline import blocks, clips, rows
+from pipeline import blocks, rows
 from pipeline.blocks import build_shard, committed, is_labelled, label_block, process_block
-from pipeline.clips import load_span
 from pipeline.config import BlocksConfig, DecodingConfig, PipelineConfig
 from pipeline.filters import FilterConfig
 from pipeline.layout import Layout
@@ -142,36 +141,6 @@ def test_bad_clip_fails_alone_and_its_batch_is_labelled(corpus, configure, tones
     (failed,) = read_failures(layout.failures(keys.label_key, block.id))
     assert (failed.id, failed.error, failed.message) == ("tone1", "RuntimeError", "too loud")
     assert failed.attempts == 2
-
-
-def test_an_utterance_that_has_ended_two_processes_fails_unread(
-    corpus, configure, tones, monkeypatch
-):
-    config = configure(corpus(*tones(3)))
-    block, keys, layout = plan_one(config)
-    read = []
-    monkeypatch.setattr(clips, "load_span", lambda span: read.append(span) or load_span(span))
-    trail = layout.trail(keys.label_key, block.id)
-    trail.parent.mkdir(parents=True)
-    trail.write_text('{"reading": "tone1", "crashes": {"tone1": 1, "tone2": 1}}\n')
-    label_block(block, config, keys)
-    assert {span.utterance.id for span in read} == {"tone0", "tone2"}
-    (failed,) = read_failures(layout.failures(keys.label_key, block.id))
-    assert (failed.id, failed.stage, failed.error, failed.attempts) == ("tone1", "read", "Crash", 2)
-    assert "2 processes ended while they read it" in failed.message
-    rows, _ = read_ledger(layout.ledger(keys.label_key, block.id))
-    assert [row.id for row in rows] == ["tone0", "tone2"]
-    assert not trail.exists()
-
-
-def test_a_trail_that_was_left_beside_labels_is_removed(corpus, configure, tones):
-    config = configure(corpus(*tones(1)))
-    block, keys, layout = plan_one(config)
-    label_block(block, config, keys)
-    trail = layout.trail(keys.label_key, block.id)
-    trail.write_text('{"reading": "", "crashes": {}}\n')
-    label_block(block, config, keys)
-    assert not trail.exists()
 
 
 def test_features_that_fail_ahead_are_told_of_and_cost_no_clip(

@@ -7,6 +7,7 @@ how many points are tried; `make faults` tries many.
 
 import os
 import random
+import re
 import shutil
 import signal
 import subprocess
@@ -18,7 +19,9 @@ import pytest
 
 from pipeline import stopwatch
 from pipeline.config_files import load_config, to_yaml
+from pipeline.ledger import read_failures
 from pipeline.run import run
+from pipeline.schema import read_index
 from tests.pipeline import killing
 
 NUM_POINTS = int(os.environ.get("FAULT_POINTS", "2"))
@@ -111,16 +114,34 @@ def test_sigterm_ends_the_run_at_once_and_the_next_one_finishes_it(job):
     finish(config_file, output)
 
 
-@pytest.mark.slow
-def test_a_clip_that_crashes_its_decoder_is_passed_over_by_the_third_run(job):
+def test_a_slow_disk_and_a_clock_that_jumps_change_no_byte(job):
     config_file, output = job
-    for _ in range(2):
-        crashed = killing.start(config_file, output, FAULT_AT="before decode:1")
-        printed, _ = crashed.communicate(timeout=300)
-        assert crashed.returncode == -signal.SIGKILL, printed
-    totals = run(load_config(config_file)).totals
-    assert (totals.kept, totals.failed) == (4, {"read": 2})
-    assert not list(output.rglob("*.trail"))
+    run(load_config(config_file))
+    undisturbed = killing.tree(output)
+    shutil.rmtree(output)
+    for done in ("blocks labelled", "Nothing to do"):
+        started = killing.start(config_file, output, FAULT_SLOW="0.05", FAULT_CLOCK="1")
+        printed, _ = started.communicate(timeout=300)
+        assert started.returncode == 0, printed
+        assert done in printed
+        assert "-1 day" not in printed
+        assert not re.search(r"ETA -\d", printed)
+        assert killing.tree(output) == undisturbed
+
+
+@pytest.mark.parametrize("workers", [1, pytest.param(2, marks=pytest.mark.slow)])
+def test_a_clip_that_crashes_its_decoder_costs_itself_and_nothing_else(job, workers):
+    config_file, output = job
+    option = f"--beam.direct_num_workers={workers}"
+    started = killing.start(config_file, output, option, FAULT_POISON="tone1.wav")
+    printed, _ = started.communicate(timeout=300)
+    assert started.returncode == 0, printed
+    index = read_index(output)
+    assert (index.totals.kept, index.totals.failed) == (4, {"read": 2})
+    failed = [f for path in output.glob("failures/*/*.jsonl") for f in read_failures(path)]
+    (crashed,) = [f for f in failed if f.error == "CrashError"]
+    assert (crashed.id, crashed.attempts) == ("tone1", 2)
+    assert "2 processes ended while decoding it (signal SIGSEGV)" in crashed.message
 
 
 @pytest.mark.slow

@@ -66,7 +66,7 @@ def test_run_says_every_stage_of_every_block_and_its_error_in_json(
     assert sorted(stages) == sorted(
         (f"mine-train-{block:05d}", stage)
         for block in range(2)
-        for stage in ("read", "teacher", "score", "write")
+        for stage in ("read", "features", "teacher", "score", "write")
     )
     assert all(line["seconds"] >= 0 for line in said if "stage" in line)
     (tmp_path / "train.jsonl").unlink()

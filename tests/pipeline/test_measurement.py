@@ -1,3 +1,6 @@
+import dataclasses
+import json
+import re
 from pathlib import Path
 
 import pytest
@@ -7,7 +10,9 @@ from pipeline.forecast import make_forecast
 from pipeline.measurement import measure
 from pipeline.plan import make_plan
 from pipeline.run import run
+from pipeline.schema import read_index
 from pipeline.teacher import resolve_revision, settle
+from tests.pipeline.conftest import write_teacher
 from tests.pipeline.test_retry import FailsAlways
 
 
@@ -17,13 +22,59 @@ def test_sample_goes_through_every_stage_and_nothing_of_it_is_kept(corpus, confi
     estimate = forecast.estimate
     assert estimate is not None
     assert (estimate.sample_utterances, forecast.blocks_to_label) == (4, forecast.blocks)
-    assert list(estimate.stage_seconds) == ["read", "teacher", "score", "write"]
+    assert list(estimate.stage_seconds) == ["read", "features", "teacher", "score", "write"]
     assert all(seconds > 0 for seconds in estimate.stage_seconds.values())
     per_second = sum(estimate.stage_seconds.values()) / estimate.sample_seconds
     assert estimate.compute_hours == pytest.approx(forecast.hours * per_second)
     assert estimate.cost == pytest.approx(2 * estimate.compute_hours)
     assert forecast.rtfx is not None
-    assert not Path(config.output).exists()
+    assert [path.name for path in Path(config.output).iterdir()] == ["estimate.json"]
+
+
+def test_index_and_report_say_what_was_expected_beside_what_it_took(corpus, configure, tones):
+    config = configure(corpus(*tones(6)), price_per_hour=2.0)
+    assert run(config).indexed
+    assert read_index(config.output).estimate is None
+    make_forecast(config, measure=3)
+    outcome = run(config)
+    assert (outcome.labelled, outcome.rebuilt, outcome.indexed) == (0, 0, True)
+    index = read_index(config.output)
+    totals, expected = index.totals, index.estimate
+    assert expected is not None
+    assert expected["stage_seconds"].keys() == totals.stage_seconds.keys()
+    assert expected["cost"] == pytest.approx(
+        sum(expected["stage_seconds"].values()) / 1800, abs=1e-4
+    )
+    assert totals.shard_bytes == sum(shard.size_bytes for shard in index.shards)
+    parts = list(Path(config.output).glob("ledger/*/*.parquet"))
+    assert totals.ledger_bytes == sum(path.stat().st_size for path in parts) > 0
+    assert totals.ledger_bytes / 2 < expected["ledger_bytes"] < totals.ledger_bytes * 2
+    assert totals.shard_bytes / 4 < expected["shard_bytes"] < totals.shard_bytes * 4
+    report = json.loads((Path(config.output) / "report.json").read_text())
+    assert (report["estimate"], report["stage_seconds"]) == (expected, totals.stage_seconds)
+    page = (Path(config.output) / "report.html").read_text()
+    assert "beside what a sample of 3 utterances let expect" in page
+    table = page.partition('<table id="took">')[2].partition("</table>")[0]
+    for stage, seconds in totals.stage_seconds.items():
+        row = table.partition(f"Work: {stage}, s</th>")[2].partition("</tr>")[0]
+        assert re.findall(r"<td>([\d.]+)</td>", row) == [
+            f"{expected['stage_seconds'][stage]:.1f}",
+            f"{seconds:.1f}",
+        ]
+    assert f"{100 * totals.padding_fraction:.1f} %" in page
+    assert run(config).nothing_to_do
+
+
+def test_an_estimate_of_another_teacher_is_not_put_beside_this_one(
+    corpus, configure, tones, tmp_path
+):
+    config = configure(corpus(*tones(2)))
+    make_forecast(config, measure=2)
+    teacher = dataclasses.replace(
+        config.teacher, model=str(write_teacher(tmp_path / "other", "a box of ropes"))
+    )
+    run(dataclasses.replace(config, teacher=teacher))
+    assert read_index(config.output).estimate is None
 
 
 def test_disk_is_estimated_of_the_right_size(corpus, configure, tones):

@@ -15,7 +15,7 @@ def test_index_says_what_each_stage_took_and_how_much_was_padding(corpus, config
     config = configure(corpus(*tones(4)))
     run(config)
     totals = read_index(config.output).totals
-    assert set(totals.stage_seconds) == {"read", "teacher", "score", "write"}
+    assert set(totals.stage_seconds) == {"read", "features", "teacher", "score", "write"}
     assert all(seconds > 0 for seconds in totals.stage_seconds.values())
     assert totals.stage_seconds["teacher"] == totals.teacher_seconds
     assert totals.padding_fraction == pytest.approx(1 - 7 / (4 * 30), abs=1e-4)
@@ -65,7 +65,9 @@ def test_parts_add_up_and_what_is_missing_counts_nothing(tmp_path: Path):
         write_timing(tmp_path / f"{number}.json", 0.5)
     parts = [tmp_path / f"{number}.parquet" for number in range(3)]
     total = read_timings(parts, [part.with_suffix(".json") for part in parts])
-    assert total.seconds == {"read": 2.0, "teacher": 4.0, "score": 6.0, "write": 1.0}
+    assert total.seconds == {
+        "read": 2.0, "features": 0.0, "teacher": 4.0, "score": 6.0, "write": 1.0,
+    }  # fmt: skip
     assert (total.rtfx, total.padding_fraction) == (20.0, pytest.approx(1 / 3))
 
 

@@ -3,12 +3,17 @@
 FAULT_AT=KIND:N kills with SIGKILL at the N-th event of a kind, counted from 1 in each process. With
 FAULT_SIGNAL the launcher gets that signal instead, and the work at that point takes ten minutes.
 FAULT_TRACE=FILE writes down the kind of every event. Only what touches FAULT_ROOT counts. The
-stopwatch stands still, so that two runs write the same bytes.
+stopwatch stands still, so that two runs write the same bytes. FAULT_POISON=NAME crashes the process
+that decodes the file of that name. FAULT_SLOW=SECONDS makes each event on the disk take so long.
+FAULT_CLOCK=SEED lets the clock jump by up to a day, back and forth, whenever it is looked at, and
+gives every file that is renamed such a time.
 """
 
 import functools
 import os
+import random
 import signal
+import sys
 import tempfile
 import threading
 import time
@@ -20,6 +25,7 @@ _ROOT = os.environ.get("FAULT_ROOT", "")
 _KIND, _, _NUMBER = os.environ.get("FAULT_AT", "").partition(":")
 _TRACE = os.environ.get("FAULT_TRACE")
 _SIGNAL = os.environ.get("FAULT_SIGNAL")
+_SLOW = float(os.environ.get("FAULT_SLOW", "0"))
 _LAUNCHER = int(os.environ.setdefault("FAULT_LAUNCHER", str(os.getpid())))
 _seen = Counter()
 _lock = threading.Lock()
@@ -47,6 +53,8 @@ def around(function, kind, of_output=None):
     def wrapped(*args, **kwargs):
         counts = of_output is None or of_output(*args, **kwargs)
         if counts:
+            if of_output:
+                time.sleep(_SLOW)
             event(f"before {kind}")
         result = function(*args, **kwargs)
         if counts:
@@ -96,6 +104,42 @@ def watch_the_work():
     pipeline.shards.write_record = around(pipeline.shards.write_record, "record")
 
 
-if _ROOT:
+def let_the_clock_jump(seed):
+    """Move the wall clock, which NTP or an operator may set; the monotonic one nobody can."""
+    rng = random.Random(seed)
+    true_time, replace = time.time, os.replace
+
+    def jumping():
+        return true_time() + rng.uniform(-86_400, 86_400)
+
+    def renamed(source, target, **kwargs):
+        replace(source, target, **kwargs)
+        if first_path(target):
+            os.utime(target, (jumping(), jumping()))
+
+    time.time, time.time_ns = jumping, lambda: int(jumping() * 1e9)
+    os.replace = renamed
+
+
+def poison(name):
+    """Die as a decoder in C does that reads where it must not."""
+    import soundfile
+
+    opened = soundfile.SoundFile.__init__
+
+    def crash(self, file, *args, **kwargs):
+        if isinstance(file, int) and Path(f"/proc/self/fd/{file}").readlink().name == name:
+            os.kill(os.getpid(), signal.SIGSEGV)
+        opened(self, file, *args, **kwargs)
+
+    soundfile.SoundFile.__init__ = crash
+
+
+if "pipeline.decoder_process" in sys.orig_argv:
+    if name := os.environ.get("FAULT_POISON"):
+        poison(name)
+elif _ROOT:
     watch_the_work()
     watch_the_disk()
+    if seed := os.environ.get("FAULT_CLOCK"):
+        let_the_clock_jump(int(seed))

@@ -54,6 +54,35 @@ def test_shards_and_records_in_a_bucket_are_those_on_a_disk(
     assert len(kept) == sum(entry.num_samples for entry in index.shards)
 
 
+def test_a_corpus_in_a_bucket_becomes_a_dataset_in_a_bucket(
+    config: PipelineConfig, there: PipelineConfig, s3: str, tmp_path: Path
+):
+    run(config)
+    (mine,) = there.corpora
+    for path in [Path(mine.path), *tmp_path.glob("*.wav")]:
+        (path_of(f"{s3}/corpus") / path.name).write_bytes(path.read_bytes())
+    remote = dataclasses.replace(mine, path=f"{s3}/corpus/{Path(mine.path).name}")
+    there = dataclasses.replace(there, corpora=[remote])
+    assert run(there).labelled > 1
+    assert shard_files(there.output) == shard_files(config.output)
+    assert run(there).nothing_to_do
+
+
+def test_a_bucket_that_cannot_be_reached_is_said_and_not_taken_for_missing_credentials(
+    config: PipelineConfig, s3: str, monkeypatch: pytest.MonkeyPatch
+):
+    import s3fs
+
+    with monkeypatch.context() as away:
+        away.setattr(s3fs.S3FileSystem, "retries", 1)
+        away.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
+        away.setenv("AWS_MAX_ATTEMPTS", "1")
+        s3fs.S3FileSystem.clear_instance_cache()
+        with pytest.raises(OSError, match=r"s3://corpora/x/.*does not answer.*AWS_ENDPOINT_URL"):
+            run(dataclasses.replace(config, output=f"{s3}/x"))
+    s3fs.S3FileSystem.clear_instance_cache()
+
+
 def test_a_second_run_in_a_bucket_does_nothing_and_a_damaged_shard_is_mended(
     there: PipelineConfig,
 ):
