@@ -187,15 +187,17 @@ def _results(evidence: Evidence) -> list[str]:
 
 def _sizes(config: PublishConfig, student: Variant, variants: dict[str, Variant]) -> list[str]:
     report = inspect(student.folder)
-    rows = [["(root)", student.format, f"{student.weight_bytes / 1e6:.2f} MB"]]
-    rows += [
-        [f"`{name}`", variant.format, f"{variant.weight_bytes / 1e6:.2f} MB"]
-        for name, variant in variants.items()
+    rows = [
+        [name, variant.format, variant.numbers, f"{variant.weight_bytes / 1e6:.2f} MB"]
+        for name, variant in [
+            ("(root)", student),
+            *((f"`{name}`", v) for name, v in variants.items()),
+        ]
     ]
     return [
         "## Sizes",
         f"{report.parameters / 1e6:.2f} million weights.",
-        _table(["folder", "format", "weights"], rows),
+        _table(["folder", "format", "numbers", "weights"], rows),
     ]
 
 

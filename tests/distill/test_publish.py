@@ -136,8 +136,9 @@ def test_other_formats_beside_it_go_into_folders(student: Path, hub: HubServer):
     assert found["w8/quantized.safetensors"] == (small / "quantized.safetensors").read_bytes()
     assert not [name for name in found if name.startswith("init/")], "a model of its own"
     card = found["README.md"].decode()
-    assert "| `w8` | packed integers (whisper-distill) |" in card
-    assert "| `ggml` | ggml (whisper.cpp) |" in card
+    assert "| (root) | transformers | float32 |" in card
+    assert "| `w8` | packed integers (whisper-distill) | int8, float16 |" in card
+    assert "| `ggml` | ggml (whisper.cpp) | float16 |" in card
 
     shutil.rmtree(export)
     publish(config(student))
