@@ -52,5 +52,9 @@ def what_is_required(message: str, program: str, configured: Collection[str]) ->
     names = message.removeprefix(_REQUIRED).split(", ")
     command = names[0].partition(".")[0]
     missing = " and ".join(name.removeprefix(f"{command}.") for name in names)
-    way = "give --config FILE, or each as --KEY VALUE; " if command in configured else ""
-    return f"{command} needs {missing}: {way}`{program} {command} --help` explains them"
+    if command not in configured:
+        return f"{command} needs {missing}: `{program} {command} --help` explains them"
+    return (
+        f"{command} needs {missing}: give --config FILE, or each as --KEY VALUE; "
+        f"`{program} {command} --help` explains them"
+    )
