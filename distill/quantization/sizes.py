@@ -149,7 +149,9 @@ def number_format(path: str | Path) -> str:
         ValueError: it is no safetensors file.
     """
     header, _ = read_header(Path(path))
-    kinds = {e["dtype"] for n, e in header.items() if n != METADATA and not n.endswith(".weight.s")}
+    kinds: set[str] = {
+        e["dtype"] for n, e in header.items() if n != METADATA and not n.endswith(".weight.s")
+    }
     ordered = sorted(kinds, key=lambda kind: (BYTES.get(kind, 0), kind))
     return ", ".join(_FORMATS.get(kind, kind) for kind in ordered)
 
