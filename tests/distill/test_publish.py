@@ -191,6 +191,8 @@ def test_without_an_evaluation_the_card_claims_nothing(student: Path):
     assert "model-index" not in data
     assert "language" not in data
     assert "license" not in data
+    assert "No licence is stated" in card
+    assert "No licence is stated" not in card_of(student, licence="mit")
     assert "Nothing was measured" in card
     assert "Its error rate is not known" in card
     assert "no record of the training" in card
