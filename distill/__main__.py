@@ -1,11 +1,12 @@
 """The `whisper-distill` command: one subcommand for each configuration dataclass."""
 
 import dataclasses
+import inspect
 import logging
 import sys
 from argparse import RawDescriptionHelpFormatter
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NoReturn
 
 from jsonargparse import ArgumentParser, DefaultHelpFormatter, set_parsing_settings
 
@@ -18,7 +19,7 @@ from distill.quantization.config import InspectConfig, QuantizeConfig
 from distill.stopping import InterruptedTrainingError
 from distill.study_config import StudyConfig
 from distill.transcribe_config import TranscribeConfig
-from pipeline import __version__, how_to_install
+from pipeline import __version__, examples_of, how_to_install, what_is_required
 
 set_parsing_settings(docstring_parse_attribute_docstrings=True, add_print_completion_argument=True)
 
@@ -35,6 +36,10 @@ examples:
   whisper-distill transcribe --model runs/quickstart/student talk.flac
   whisper-distill quantize --model runs/quickstart/student --output runs/quickstart/small
   whisper-distill export runs/quickstart/student runs/quickstart/export --formats onnx
+  whisper-distill export runs/quickstart/student runs/own --clips mine.jsonl --formats ct2-int8
+  whisper-distill publish runs/quickstart/student me/student --results runs/quickstart/evaluation
+  whisper-distill inspect runs/quickstart/small
+  whisper-distill study --config configs/study/quickstart.yaml
   whisper-distill train --print_config > my.yaml
 """
 
@@ -60,6 +65,13 @@ POSITIONAL = {
 
 class _HelpFormatter(RawDescriptionHelpFormatter, DefaultHelpFormatter):
     """Leave the lines of description and examples as they are."""
+
+
+class _Parser(ArgumentParser):
+    """Says in the user's words what is missing."""
+
+    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
+        super().error(what_is_required(message, "whisper-distill", COMMANDS), ex)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -96,7 +108,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _parser() -> tuple[ArgumentParser, dict[str, ArgumentParser]]:
     """Return the parser of the command, and those of its subcommands."""
-    parser = ArgumentParser(
+    parser = _Parser(
         prog="whisper-distill",
         description=DESCRIPTION,
         epilog=EXAMPLES,
@@ -108,7 +120,12 @@ def _parser() -> tuple[ArgumentParser, dict[str, ArgumentParser]]:
     for name, (kind, summary) in COMMANDS.items():
         places = "".join(f"{place.upper()} " for place in POSITIONAL.get(name, ()))
         usage = f"whisper-distill {name} {places}[--config FILE] [--KEY VALUE ...]"
-        parsers[name] = ArgumentParser(description=kind.__doc__, usage=usage)
+        parsers[name] = ArgumentParser(
+            description=inspect.cleandoc(kind.__doc__ or ""),
+            usage=usage,
+            epilog=examples_of(EXAMPLES, name),
+            formatter_class=_HelpFormatter,
+        )
         parsers[name].add_argument(
             "--config", action="config", help="YAML file with any of the keys below"
         )

@@ -21,6 +21,7 @@ from distill.evaluate_hearing import AnyRecognizer, hear_clips
 from distill.evaluate_report import write_report
 from distill.evaluate_scores import Comparison, Rates, break_down, compare, rates, score_all
 from distill.quantization.packed import FILE_NAME
+from distill.quantization.sizes import number_format
 from distill.recognizers import load_recognizer
 from pipeline.schema import MAX_CLIP_SECONDS, model_path
 from pipeline.scoring import Score
@@ -40,6 +41,9 @@ class ModelResult:
     """None where the format does not say."""
     size_bytes: int | None
     """Of the weights on disk; None for a model of the Hub."""
+    number_format: str
+    """What those bytes hold, such as float16; sizes in different numbers do not compare. "" where
+    the format does not say."""
     rates: Rates
     comparison: Comparison | None
     """None for the first model."""
@@ -141,6 +145,7 @@ def judge(
         model=recognizer.name,
         parameters=recognizer.num_parameters,
         size_bytes=size_bytes(recognizer.name),
+        number_format=stored_as(recognizer.name),
         rates=rates(clips, texts, scores, config.seed, resamples),
         comparison=None
         if scores is first_scores
@@ -157,11 +162,20 @@ def judge(
 
 def size_bytes(name: str) -> int | None:
     """Return the bytes of a model's weights in its folder; None for a name that is no folder."""
-    folder = Path(model_path(name))
-    if not folder.is_dir():
+    if not Path(model_path(name)).is_dir():
         return None
-    kinds = (list(folder.glob(pattern)) for pattern in _WEIGHTS)
-    return sum(file.stat().st_size for file in next(filter(None, kinds), []))
+    return sum(file.stat().st_size for file in _weight_files(name))
+
+
+def stored_as(name: str) -> str:
+    """Return the numbers that a model's weights are stored in; "" where that is not known."""
+    files = [file for file in _weight_files(name) if file.suffix == ".safetensors"]
+    return number_format(files[0]) if files else ""
+
+
+def _weight_files(name: str) -> list[Path]:
+    kinds = (sorted(Path(model_path(name)).glob(pattern)) for pattern in _WEIGHTS)
+    return next(filter(None, kinds), [])
 
 
 def write_hypotheses(

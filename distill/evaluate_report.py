@@ -104,7 +104,7 @@ def _short_row(model: dict[str, Any]) -> dict[str, Any]:
     return {
         "model": model["model"],
         "parameters": "" if model["parameters"] is None else f"{model['parameters'] / 1e6:.2f} M",
-        "size": "" if model["size_bytes"] is None else f"{model['size_bytes'] / 1e6:.2f} MB",
+        "size": _size(model),
         "WER": f"{rates['wer']:.2%}",
         "interval": f"{rates['wer_low']:.2%} to {rates['wer_high']:.2%}",
         "difference, points": "" if difference is None else _points(difference) + bounds,
@@ -114,6 +114,14 @@ def _short_row(model: dict[str, Any]) -> dict[str, Any]:
         "RTFx": f"{model['rtfx']:.1f}",
         "relative speed": f"{model['relative_speed']:.2f} x",
     }
+
+
+def _size(model: dict[str, Any]) -> str:
+    """Write a size with the numbers that it is counted in."""
+    if model["size_bytes"] is None:
+        return ""
+    numbers = f" ({model['number_format']})" if model["number_format"] else ""
+    return f"{model['size_bytes'] / 1e6:.2f} MB{numbers}"
 
 
 def _error_row(model: dict[str, Any]) -> dict[str, Any]:

@@ -102,7 +102,7 @@ def make_card(
         *_results(evidence),
         *_sizes(config, student, variants),
         *_training(evidence),
-        *_limits(evidence),
+        *_limits(config, evidence),
         *_usage(config, student, variants),
     ]
     return "\n\n".join(sections) + "\n"
@@ -167,8 +167,8 @@ def _results(evidence: Evidence) -> list[str]:
     note = (
         f"{results['num_clips']} clips of split {results['split']}, "
         f"{results['audio_seconds'] / 60:.1f} minutes, greedy, batches of {results['batch_size']} "
-        f"on {results['device']}. Intervals are 95 %, by bootstrap over clips; speed is relative "
-        "to the first model."
+        f"on {results['device']}. Case and punctuation do not count as errors. Intervals are "
+        "95 %, by bootstrap over clips; speed is relative to the first model."
     )
     found = [
         "## Results",
@@ -187,15 +187,17 @@ def _results(evidence: Evidence) -> list[str]:
 
 def _sizes(config: PublishConfig, student: Variant, variants: dict[str, Variant]) -> list[str]:
     report = inspect(student.folder)
-    rows = [["(root)", student.format, f"{student.weight_bytes / 1e6:.2f} MB"]]
-    rows += [
-        [f"`{name}`", variant.format, f"{variant.weight_bytes / 1e6:.2f} MB"]
-        for name, variant in variants.items()
+    rows = [
+        [name, variant.format, variant.numbers, f"{variant.weight_bytes / 1e6:.2f} MB"]
+        for name, variant in [
+            ("(root)", student),
+            *((f"`{name}`", v) for name, v in variants.items()),
+        ]
     ]
     return [
         "## Sizes",
         f"{report.parameters / 1e6:.2f} million weights.",
-        _table(["folder", "format", "weights"], rows),
+        _table(["folder", "format", "numbers", "weights"], rows),
     ]
 
 
@@ -208,8 +210,11 @@ def _training(evidence: Evidence) -> list[str]:
     rows = [
         ["started from", public_name(config["student"])],
         ["teacher", evidence.teacher or "none"],
-        ["steps, labels learnt from", f"{run['steps']}, {run['tokens']} tokens ({run['ended']})"],
-        ["trained weights", f"{run['trained_parameters']} of {run['student_parameters']}"],
+        [
+            "steps, labels learnt from",
+            f"{run['steps']:,}, {run['tokens']:,} tokens ({run['ended']})",
+        ],
+        ["trained weights", f"{run['trained_parameters']:,} of {run['student_parameters']:,}"],
         ["learning rate", f"{config['learning_rate']:g}, {config['schedule']}"],
         ["loss", f"preset {loss['preset']}, temperature {loss['temperature']:g}"],
         ["hardware", _hardware(run["hardware"])],
@@ -245,10 +250,11 @@ def _threshold(folder: str, data: dict[str, Any]) -> str:
 
 def _hardware(hardware: dict[str, Any]) -> str:
     devices = ", ".join(hardware["gpus"]) or hardware["processor"]
-    return f"{devices}, {hardware['processes']} process(es)"
+    number = hardware["processes"]
+    return f"{devices}, {number} process{'' if number == 1 else 'es'}"
 
 
-def _limits(evidence: Evidence) -> list[str]:
+def _limits(config: PublishConfig, evidence: Evidence) -> list[str]:
     lines = [
         "- It learned from a model's labels: it repeats that model's mistakes, spelling and "
         "habits, and adds its own.",
@@ -259,6 +265,8 @@ def _limits(evidence: Evidence) -> list[str]:
     ]
     if evidence.measured is None:
         lines.append("- Its error rate is not known. Measure it before it is used.")
+    if config.licence is None:
+        lines.append("- No licence is stated: ask who published it before you use it.")
     return ["## Limits", "\n".join(lines)]
 
 

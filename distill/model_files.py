@@ -10,8 +10,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from distill.export.config import NUMBERS
 from distill.quantization.packed import FILE_NAME as PACKED
-from distill.quantization.sizes import inspect
+from distill.quantization.sizes import inspect, number_format
 
 _TEXTS = (
     "config.json",
@@ -50,6 +51,12 @@ class Variant:
     def weight_bytes(self) -> int:
         """How large its weights are."""
         return sum(path.stat().st_size for path in self.files if path.name not in _PLAIN)
+
+    @property
+    def numbers(self) -> str:
+        """What its weights are stored in, such as float16; "" where neither format nor name say."""
+        stored = [path for path in self.files if path.suffix == ".safetensors"]
+        return number_format(stored[0]) if stored else NUMBERS.get(self.folder.name, "")
 
 
 _PLAIN = {*_TEXTS, _INDEX}

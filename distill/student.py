@@ -15,6 +15,7 @@ from torch.nn import functional
 from transformers import WhisperConfig, WhisperForConditionalGeneration, WhisperProcessor
 from transformers.models.whisper.modeling_whisper import WhisperEncoder
 
+from distill.hub import only_here
 from distill.quantization import packed
 from pipeline.schema import model_path
 
@@ -135,11 +136,13 @@ def load_model(name: str) -> WhisperForConditionalGeneration:
         keep_alignment_heads(model)
         return model
     try:
-        kind = WhisperConfig.get_config_dict(model_path(name))[0].get("model_type")
+        here = only_here(name)
+        found, _ = WhisperConfig.get_config_dict(model_path(name), local_files_only=here)
+        kind = found.get("model_type")
         if kind != "whisper":
             raise ValueError(f"Its model_type is {kind!r}.")
         model = WhisperForConditionalGeneration.from_pretrained(
-            model_path(name), dtype=torch.float32
+            model_path(name), dtype=torch.float32, local_files_only=here
         )
     except (OSError, ValueError) as error:
         raise _no_model(name, error) from error
@@ -155,7 +158,7 @@ def load_processor(name: str) -> WhisperProcessor:
         ValueError: there are none of that name.
     """
     try:
-        return WhisperProcessor.from_pretrained(model_path(name))
+        return WhisperProcessor.from_pretrained(model_path(name), local_files_only=only_here(name))
     except (OSError, ValueError) as error:
         raise _no_model(name, error) from error
 

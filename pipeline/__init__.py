@@ -1,7 +1,10 @@
 """Label large speech corpora with a Whisper teacher and write the labels as training shards."""
 
+from collections.abc import Collection
+
 __version__ = "0.1.0"
 
+_REQUIRED = "the following arguments are required: "  # as jsonargparse says it
 _EXTRAS = {
     "av": "video",
     "ctranslate2": "fast",
@@ -28,3 +31,30 @@ def how_to_install(error: ModuleNotFoundError, extra: str) -> str:
     if not name or "pip install" in str(error):
         return str(error)
     return f"{name} is not installed: pip install 'whisper-distillery[{_EXTRAS.get(name, extra)}]'"
+
+
+def examples_of(examples: str, command: str) -> str:
+    """Return those lines of the examples of a program that are of one of its commands."""
+    head, *lines = examples.splitlines()
+    return "\n".join([head, *(line for line in lines if line.split()[1] == command)])
+
+
+def what_is_required(message: str, program: str, configured: Collection[str]) -> str:
+    """Say what a command lacks and how it is given; another message stays as it is.
+
+    Args:
+        message: as the parser wrote it.
+        program: the name of the command.
+        configured: the subcommands that read a configuration.
+    """
+    if not message.startswith(_REQUIRED):
+        return message
+    names = message.removeprefix(_REQUIRED).split(", ")
+    command = names[0].partition(".")[0]
+    missing = " and ".join(name.removeprefix(f"{command}.") for name in names)
+    if command not in configured:
+        return f"{command} needs {missing}: `{program} {command} --help` explains them"
+    return (
+        f"{command} needs {missing}: give --config FILE, or each as --KEY VALUE; "
+        f"`{program} {command} --help` explains them"
+    )

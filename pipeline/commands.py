@@ -2,11 +2,11 @@
 
 import dataclasses
 from argparse import RawDescriptionHelpFormatter
-from typing import get_type_hints
+from typing import Any, NoReturn, get_type_hints
 
 from jsonargparse import SUPPRESS, ArgumentParser, DefaultHelpFormatter
 
-from pipeline import __version__
+from pipeline import __version__, examples_of, what_is_required
 from pipeline.config_files import config_parser
 from pipeline.limits import SWEEP, FilterConfig
 from pipeline.logs import LogFormat
@@ -26,17 +26,32 @@ examples:
   whisper-pipeline run --config my.yaml --num_shards 16 --shard 3
   whisper-pipeline report runs/quickstart --thresholds [0.05,0.1,0.2]
   whisper-pipeline explain runs/quickstart CLIP_ID --max_wer 0.2
+  whisper-pipeline publish runs/quickstart me/speech --dry_run
+  whisper-pipeline publish runs/quickstart me/speech --private false
+  whisper-pipeline relabel runs/quickstart --second runs/relabelled --name turbo
+  whisper-pipeline parity --config my.yaml --num_clips 64
   whisper-pipeline run --print_config > my.yaml
 """
+
+
+_CONFIGURED = ("plan", "run", "parity")
+"""The commands that read a configuration."""
 
 
 class _HelpFormatter(RawDescriptionHelpFormatter, DefaultHelpFormatter):
     """Leave the lines of description and examples as they are."""
 
 
+class _Parser(ArgumentParser):
+    """Says in the user's words what is missing."""
+
+    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
+        super().error(what_is_required(message, "whisper-pipeline", _CONFIGURED), ex)
+
+
 def make_parser() -> tuple[ArgumentParser, dict[str, ArgumentParser]]:
     """Return the parser of the command, and those of its subcommands that take a configuration."""
-    parser = ArgumentParser(
+    parser = _Parser(
         prog="whisper-pipeline",
         description=DESCRIPTION,
         epilog=EXAMPLES,
@@ -44,22 +59,25 @@ def make_parser() -> tuple[ArgumentParser, dict[str, ArgumentParser]]:
         version=__version__,
     )
     commands = parser.add_subcommands(title="commands")
-    usage = "whisper-pipeline {} --config FILE [--KEY VALUE ...]"
     plan = config_parser(
-        description="Say what a run would do, and do none of it.", usage=usage.format("plan")
+        description="Say what a run would do, and do none of it.",
+        **_shown("plan", "--config FILE"),
     )
     _add_plan_options(plan)
     run = config_parser(
         description="Label what is not labelled, filter, write shards, index and report.",
-        usage=usage.format("run"),
+        **_shown("run", "--config FILE"),
     )
     parity = config_parser(
         description="Label the same clips with every engine and say how far they agree.",
-        usage=usage.format("parity"),
+        **_shown("parity", "--config FILE"),
     )
     parity.add_argument("--num_clips", type=int, default=64, help="how many clips are labelled")
     _add_run_options(run)
-    report = ArgumentParser(description="Write report.json and report.html again from the ledger.")
+    report = ArgumentParser(
+        description="Write report.json and report.html again from the ledger.",
+        **_shown("report", "OUTPUT"),
+    )
     report.add_argument("output", type=str, help="folder of a finished run")
     report.add_argument(
         "--thresholds",
@@ -67,7 +85,10 @@ def make_parser() -> tuple[ArgumentParser, dict[str, ArgumentParser]]:
         default=list(SWEEP),
         help="values of filter.max_wer to try, for example [0.05,0.1]",
     )
-    explain = ArgumentParser(description="Say why a clip was kept, was rejected or failed.")
+    explain = ArgumentParser(
+        description="Say why a clip was kept, was rejected or failed, or would be otherwise.",
+        **_shown("explain", "OUTPUT ID"),
+    )
     explain.add_argument("output", type=str, help="folder of a run")
     explain.add_argument("id", type=str, help="id of a clip or utterance")
     hints = get_type_hints(FilterConfig)
@@ -76,13 +97,15 @@ def make_parser() -> tuple[ArgumentParser, dict[str, ArgumentParser]]:
             f"--{name}", type=hints[name] | None, default=None, help=f"suppose filter.{name} is so"
         )
     publish = ArgumentParser(
-        description="Send a finished dataset to the Hugging Face Hub, with a card."
+        description="Send a finished dataset to the Hugging Face Hub, with a card.",
+        **_shown("publish", "OUTPUT REPO_ID"),
     )
     publish.add_argument("output", type=str, help="folder or URL of a finished run")
     publish.add_argument("repo_id", type=str, help="OWNER/NAME on the Hub")
     _add_publish_options(publish)
     relabel = ArgumentParser(
-        description="Put the labels of a second run over a dataset's shards beside them."
+        description="Put the labels of a second run over a dataset's shards beside them.",
+        **_shown("relabel", "OUTPUT --second OUTPUT --name NAME"),
     )
     relabel.add_argument("output", type=str, help="folder or URL of the finished dataset")
     relabel.add_argument(
@@ -96,7 +119,16 @@ def make_parser() -> tuple[ArgumentParser, dict[str, ArgumentParser]]:
     commands.add_subcommand("explain", explain, help="why a clip was kept, rejected or failed")
     commands.add_subcommand("relabel", relabel, help="add another teacher's labels to shards")
     commands.add_subcommand("publish", publish, help="send the dataset and its card to the Hub")
-    return parser, {"plan": plan, "run": run, "parity": parity}
+    return parser, dict(zip(_CONFIGURED, (plan, run, parity), strict=True))
+
+
+def _shown(command: str, given: str) -> dict[str, Any]:
+    """Return how the help of a command begins and ends."""
+    return {
+        "usage": f"whisper-pipeline {command} {given} [--KEY VALUE ...]",
+        "epilog": examples_of(EXAMPLES, command),
+        "formatter_class": _HelpFormatter,
+    }
 
 
 def _add_plan_options(parser: ArgumentParser) -> None:

@@ -11,6 +11,7 @@ import json
 import os
 import re
 import secrets
+import socket
 import tempfile
 import threading
 from collections.abc import Callable, Iterator
@@ -471,6 +472,18 @@ def hub_in_process(patch: Any, token: str | None = WRITE_TOKEN) -> Iterator[HubS
         _http.close_session()
         yield server
         _http.close_session()
+
+
+def no_hub(patch: Any) -> None:
+    """Let the client of this process look for the Hub where nothing answers."""
+    from huggingface_hub import constants
+    from huggingface_hub.utils import _http
+
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        patch.setattr(constants, "ENDPOINT", f"http://127.0.0.1:{taken.getsockname()[1]}")
+    patch.setattr(constants, "HF_HUB_OFFLINE", False)
+    _http.close_session()
 
 
 def hub_environment(server: HubServer, home: Any, token: str = WRITE_TOKEN) -> dict[str, str]:

@@ -54,6 +54,15 @@ def test_help_loads_nothing_heavy(package: str, arguments: list[str]):
 
 
 @pytest.mark.parametrize("package", ["pipeline", "distill"])
+def test_the_command_line_is_there_in_half_a_second(package: str):
+    code = (
+        f"import {package}.__main__, time\n"
+        "print(time.process_time())"  # of this process alone, however busy the machine is
+    )
+    assert min(float(run_python(code).stdout) for _ in range(3)) <= 0.5
+
+
+@pytest.mark.parametrize("package", ["pipeline", "distill"])
 def test_help_shows_examples_one_in_a_line(package: str):
     printed = run_python(f"from {package}.__main__ import main; main(['--help'])").stdout
     _, _, examples = printed.partition("examples:\n")
@@ -63,9 +72,49 @@ def test_help_shows_examples_one_in_a_line(package: str):
 
 
 @pytest.mark.parametrize("package", ["pipeline", "distill"])
+def test_help_of_each_command_ends_with_examples_of_it(package: str):
+    code = (
+        "import contextlib\n"
+        f"from {package}.__main__ import main\n"
+        "{names}"
+        "for name in names:\n"
+        "    with contextlib.suppress(SystemExit):\n"
+        "        main([name, '--help'])\n"
+    )
+    names = {
+        "pipeline": "from pipeline.commands import make_parser\n"
+        "names = make_parser()[0]._subcommands_action.choices\n",
+        "distill": "from distill.__main__ import COMMANDS as names\n",
+    }
+    printed = run_python(code.format(names=names[package])).stdout
+    helps = printed.split("usage: ")[1:]
+    assert len(helps) >= 7
+    for text in helps:
+        command = text.split()[1]
+        assert f"\nexamples:\n  whisper-{package} {command} " in text, command
+
+
+@pytest.mark.parametrize("package", ["pipeline", "distill"])
 def test_the_version_is_that_of_the_package(package: str):
     result = run_python(f"from {package}.__main__ import main; main(['--version'])")
     assert result.stdout.strip() == f"whisper-{package} {pipeline.__version__}"
+
+
+@pytest.mark.parametrize(
+    ("package", "arguments", "message"),
+    [
+        ("pipeline", ["run"], "run needs output and corpora: give --config FILE, or each as"),
+        ("pipeline", ["report"], "report needs output: `whisper-pipeline report --help` explains"),
+        ("distill", ["train"], "train needs output and data.shards and student: give --config"),
+        ("distill", ["export", "m"], "export needs output: give --config FILE, or"),
+    ],
+)
+def test_what_a_command_lacks_is_said_with_how_to_give_it(
+    package: str, arguments: list[str], message: str
+):
+    result = run_python(f"from {package}.__main__ import main; main({arguments!r})")
+    assert result.returncode == 2
+    assert result.stderr.strip().splitlines()[-1].startswith(f"error: {message}")
 
 
 @pytest.mark.skipif(find_spec("shtab") is None, reason="shtab is not installed")

@@ -9,10 +9,9 @@ import ast
 import contextlib
 import importlib.util
 import io
-import json
+import os
 import re
 import shlex
-import shutil
 import subprocess
 import sys
 import tomllib
@@ -25,7 +24,7 @@ import distill.__main__ as distill_command
 import pipeline.__main__ as pipeline_command
 from distill.arguments import expand
 from pipeline.commands import make_parser
-from pipeline.schema import EMBEDDED_FOLDER
+from tests import hub_server
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
@@ -39,9 +38,16 @@ OTHERS = {
     for name in ("docs/README.md", "CONTRIBUTING.md", "SECURITY.md")
 }
 BLOCK = re.compile(r"(?:<!-- (.+?) -->\n)?```(\w+)\n(.*?)```", re.DOTALL)
-NUM_UTTERANCES = {"train": 8, "test": 3}
+NEEDED = {
+    "onnx": "onnx",
+    "ct2-": "ctranslate2",
+    "parity": "ctranslate2",
+    "--clips.long vad": "silero_vad",
+}
+"""What part of a command needs which library that may be missing."""
 OF_OTHER_PROGRAMS = {
     "--build-arg",
+    "--print_completion",  # added while parsing; tests/test_command_line.py runs it
     "--rm",
     "--target",
     "--user",
@@ -83,19 +89,14 @@ SHOWN = [
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A new user's folder: manifests, a recording, and the configurations of the pages."""
     folder = tmp_path_factory.mktemp("project")
-    (folder / "data").mkdir()
     (folder / "configs").symlink_to(ROOT / "configs")
-    for split, count in NUM_UTTERANCES.items():
-        lines = (EMBEDDED_FOLDER / f"{split}.jsonl").read_text().splitlines()[:count]
-        rows = [
-            json.loads(line) | {"id": f"talk-{number:02d}" if split == "train" else f"t-{number}"}
-            for number, line in enumerate(lines)
-        ]
-        for row in rows:
-            row["audio_filepath"] = str(EMBEDDED_FOLDER / row["audio_filepath"])
-        text = "".join(json.dumps(row) + "\n" for row in rows)
-        (folder / "data" / f"{split}.jsonl").write_text(text)
-        shutil.copy(rows[0]["audio_filepath"], folder / "talk.opus")
+    ((_, snippet),) = blocks(OTHERS["docs/README.md"], "python")
+    subprocess.run(
+        [sys.executable, "-c", snippet],
+        cwd=folder,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        check=True,
+    )
     for text in PAGES.values():
         for mark, content in blocks(text, "yaml"):
             if mark.startswith("file: "):
@@ -119,11 +120,18 @@ def call(line: str) -> tuple[int, str]:
 @pytest.mark.slow
 def test_every_executed_command_of_the_pages_works(folder: Path, monkeypatch):
     monkeypatch.chdir(folder)
-    for page, line in EXECUTED:
-        if "onnx" in line and importlib.util.find_spec("onnx") is None:
-            continue
-        code, printed = call(line)
-        assert code == 0, f"{page}.md: {line}\n{printed[-3000:]}"
+    monkeypatch.setattr(hub_server, "OWNER", "anna")
+    with hub_server.hub_in_process(monkeypatch) as hub:
+        for page, line in EXECUTED:
+            libraries = [library for part, library in NEEDED.items() if part in line]
+            if any(importlib.util.find_spec(library) is None for library in libraries):
+                continue
+            code, printed = call(line)
+            assert code == 0, f"{page}.md: {line}\n{printed[-3000:]}"
+        assert "index.json" in hub.repository("anna/my-corpus").files
+        assert (
+            "model-index" in hub.repository("anna/my-student", "model").files["README.md"].decode()
+        )
     for made in (
         "runs/mine/index.json",
         "runs/mine/report.html",
@@ -140,10 +148,10 @@ def test_every_executed_command_of_the_pages_works(folder: Path, monkeypatch):
 def test_the_pages_run_commands_of_both_packages():
     ran = {tuple(shlex.split(line)[:2]) for _, line in EXECUTED}
     assert {command for program, command in ran if program == "whisper-pipeline"} >= {
-        "plan", "run", "report", "explain",
+        "plan", "run", "report", "explain", "parity", "relabel", "publish",
     }  # fmt: skip
     assert {command for program, command in ran if program == "whisper-distill"} >= {
-        "init", "train", "evaluate", "transcribe", "quantize", "inspect", "export",
+        "init", "train", "evaluate", "transcribe", "quantize", "inspect", "export", "publish",
     }  # fmt: skip
 
 

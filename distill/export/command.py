@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.table import Table
 
 from distill.export import ct2, ggml, hf, onnx, torchao
-from distill.export.config import ExportConfig
+from distill.export.config import NUMBERS, ExportConfig
 from distill.export.source import Source, load_source
 from distill.export.verification import Agreement, Heard, clips_of, compare, listen
 
@@ -39,6 +39,8 @@ class Exported:
     format: str
     path: str
     size_bytes: int
+    numbers: str
+    """What the large matrices are stored in."""
     runtime: str
     """What it was listened to with, or would have been."""
     agreement: Agreement | None
@@ -132,6 +134,7 @@ def _verify(
         format=name,
         path=str(folder),
         size_bytes=sum(file.stat().st_size for file in folder.rglob("*")),
+        numbers=NUMBERS[name],
         runtime=module.RUNTIME,
         agreement=agreement,
         smallest_share=config.smallest_share(name),
@@ -152,15 +155,18 @@ def _report(config: ExportConfig, output: Path, heard: Heard | None, found: list
         "formats": formats,
     }
     path.write_text(json.dumps(values, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-    table = Table("format", "size", "runtime", "clips", "identical text", "WER difference")
-    for column in (1, 3, 4, 5):
+    table = Table(
+        "format", "size", "numbers", "runtime", "clips", "identical text", "WER difference"
+    )
+    for column in (1, 4, 5, 6):
         table.columns[column].justify = "right"
     for each in found:
         same = each.agreement
         told = ("", "not compared", "") if same is None else (
             str(same.clips), _share(each), f"{same.wer_difference:+.4f}"
         )  # fmt: skip
-        table.add_row(each.format, f"{each.size_bytes / 1e6:.2f} MB", each.runtime, *told)
+        size = f"{each.size_bytes / 1e6:.2f} MB"
+        table.add_row(each.format, size, each.numbers, each.runtime, *told)
     Console().print(table)
 
 

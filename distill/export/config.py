@@ -3,6 +3,15 @@
 from dataclasses import dataclass
 
 FORMATS = ("hf", "ct2-float16", "ct2-int8", "onnx", "ggml", "torchao")
+NUMBERS = {
+    "hf": "float16",
+    "ct2-float16": "float16",
+    "ct2-int8": "int8",
+    "onnx": "float32",
+    "ggml": "float16",
+    "torchao": "int8",
+}
+"""What each format stores its large matrices in."""
 _USUAL = FORMATS[:-1]
 _SMALLEST_SHARE = 0.99
 _SMALLEST_SHARES = {"ct2-int8": 0.97, "torchao": 0.97}

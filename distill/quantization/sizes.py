@@ -140,7 +140,25 @@ def inspect(folder: str | Path) -> SizeReport:
     return _report(entries, header_bytes, float16_bytes)
 
 
+def number_format(path: str | Path) -> str:
+    """Say in what numbers a safetensors file holds its weights, such as `int8, float16`.
+
+    The scales of integers are not named.
+
+    Raises:
+        ValueError: it is no safetensors file.
+    """
+    header, _ = read_header(Path(path))
+    kinds: set[str] = {
+        e["dtype"] for n, e in header.items() if n != METADATA and not n.endswith(".weight.s")
+    }
+    ordered = sorted(kinds, key=lambda kind: (BYTES.get(kind, 0), kind))
+    return ", ".join(_FORMATS.get(kind, kind) for kind in ordered)
+
+
 METADATA = "__metadata__"
+_FORMATS = {"U8": "int4", "I8": "int8", "F16": "float16", "BF16": "bfloat16", "F32": "float32"}
+"""Whole bytes without a sign hold two integers of four bits."""
 
 
 def read_header(path: Path) -> tuple[dict, int]:

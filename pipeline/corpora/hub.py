@@ -7,10 +7,13 @@ are listed by row group and audio is fetched when it is labelled.
 
 import functools
 from collections.abc import Iterator
+from pathlib import Path
 
 from pipeline.config import CorpusConfig
 from pipeline.corpora import parquet, webdataset
 from pipeline.corpora.utterance import Entry
+
+_TIMEOUT_SECONDS = 10
 
 
 def read(corpus: CorpusConfig, position: str = "") -> Iterator[tuple[str, Entry]]:
@@ -38,6 +41,8 @@ def _files(path: str, subset: str, revision: str | None, split: str) -> tuple[st
     """Return how a split is stored and its files, in the order of their names."""
     import datasets
 
+    if not Path(path).is_dir():
+        _ask_for(path, revision)
     try:
         builder = datasets.load_dataset_builder(path, subset or None, revision=revision)
     except FileNotFoundError as error:  # DatasetNotFoundError is one
@@ -52,3 +57,20 @@ def _files(path: str, subset: str, revision: str | None, split: str) -> tuple[st
         )
     module = type(builder).__module__.rsplit(".", 1)[-1]
     return module, tuple(sorted(str(file) for file in data_files[split]))
+
+
+def _ask_for(name: str, revision: str | None) -> None:
+    """Ask the Hub once for a dataset; `datasets` would ask for half a minute if it is away."""
+    import httpx2  # what huggingface_hub speaks HTTP with
+    from huggingface_hub import HfApi
+    from huggingface_hub.errors import HFValidationError, RepositoryNotFoundError
+
+    try:
+        HfApi().dataset_info(name, revision=revision, timeout=_TIMEOUT_SECONDS)
+    except (RepositoryNotFoundError, HFValidationError) as error:
+        raise FileNotFoundError(
+            f"dataset {name!r} is no local folder, and the Hub does not have it, or not for this "
+            "HF_TOKEN"
+        ) from error
+    except (OSError, httpx2.TransportError) as error:
+        raise OSError(f"dataset {name!r}: the Hub does not answer ({error})") from error

@@ -4,6 +4,7 @@ Everything in it is computed from the index, the report and the published shards
 by hand, so it is as true after the tenth threshold as after the first.
 """
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -28,7 +29,10 @@ _SIZES = (
     (10**8, "10M<n<100M"),
     (10**9, "100M<n<1B"),
 )
-_NO_MATTER = ("model", "revision", "batch_size", "device", "num_threads")
+_NO_MATTER = (
+    "model", "revision", "batch_size", "device", "num_threads",
+    "canary", "canary_max_wer", "canary_max_words",
+)  # fmt: skip
 """What is said of the teacher elsewhere, or does not decide a label."""
 HUB_LANGUAGES = {"jw": "jv"}
 """Where Whisper's code is not the one of ISO 639-1."""
@@ -106,7 +110,8 @@ def _body(index: Index, facts: Facts, repo_id: str) -> str:
         has_references=bool(facts.sweeps),
         left_out=sum(split.shards_left_out for split in facts.splits),
         settings=[*_settings(index.teacher, *_NO_MATTER), *_settings(index.decoding)],
-        limits=", ".join(f"{name} {value}" for name, value in _settings(index.filter, "splits")),
+        limits=", ".join(f"{name} {value}" for name, value in limits_of(index.filter)),
+        perfect_words=perfect_words(index.filter) if facts.sweeps else 0,
         filtered=", ".join(index.filter.get("splits", ("train",))),
         sweeps=[(c, points) for c in sorted(facts.sweeps) if (points := facts.sweep_of(c))],
         unreferenced=unreferenced_text(unreferenced, facts),
@@ -125,6 +130,29 @@ def unreferenced_text(filtered: list[Any], facts: Facts) -> str:
         if points and all(point.mean_wer is None for point in points):
             names.append(corpus)
     return ", ".join(names)
+
+
+_PARTNERS = {
+    "acceptance_precision": "acceptance_model",
+    "contamination_words": "evaluation_sets",
+    "error_budget_min_length": "error_budget",
+}
+"""Limits that mean nothing where another one is not set."""
+
+
+def limits_of(options: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """List what a filter judges by; what is off is left out, but not an error rate of 0."""
+    off = [name for name, value in options.items() if not value and name != "max_wer"]
+    off += [name for name, partner in _PARTNERS.items() if not options.get(partner)]
+    return _settings(options, "splits", *off)
+
+
+def perfect_words(options: Mapping[str, Any]) -> int:
+    """Return up to how many words a reference is kept only with a perfect label; 0 if none is."""
+    limit = options.get("max_wer", 0)
+    if not 0 < limit < 1 or options.get("error_budget"):
+        return 0
+    return math.ceil(1 / limit - 1e-9) - 1
 
 
 def _settings(values: Mapping[str, Any], *without: str) -> list[tuple[str, str]]:

@@ -7,11 +7,13 @@ must not wait for torch or need the memory.
 import dataclasses
 import hashlib
 import importlib
+import logging
 import re
 from pathlib import Path
 
+import httpx2  # what huggingface_hub speaks HTTP with
 from huggingface_hub import HfApi, try_to_load_from_cache
-from huggingface_hub.errors import HfHubHTTPError, HFValidationError, OfflineModeIsEnabled
+from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 
 from pipeline.config import DecodingConfig, TeacherConfig
 from pipeline.schema import model_path
@@ -27,6 +29,8 @@ from pipeline.teacher.checks import check_teacher
 from pipeline.teacher.engine import ENGINES
 from pipeline.teacher.hardware import choose_device, claim_device, settle
 from pipeline.teacher.label import Label, Prepared, Teacher
+
+logger = logging.getLogger(__name__)
 
 __all__ = [
     "CanaryError",
@@ -80,13 +84,19 @@ def resolve_revision(config: TeacherConfig) -> str:
     if config.revision and _COMMIT.fullmatch(config.revision):
         return config.revision
     try:
-        commit = HfApi().model_info(config.model, revision=config.revision).sha
+        commit = HfApi().model_info(config.model, revision=config.revision, timeout=10).sha
     except HFValidationError as error:
         raise FileNotFoundError(_not_found(config.model)) from error
-    except (HfHubHTTPError, OfflineModeIsEnabled, OSError) as error:
+    except (HfHubHTTPError, OSError, httpx2.TransportError) as error:
         cached = try_to_load_from_cache(config.model, "config.json", revision=config.revision)
         if not isinstance(cached, str):
             raise FileNotFoundError(f"{_not_found(config.model)} ({error})") from error
+        logger.warning(
+            "the Hub does not answer (%s); %s is taken from its local cache. HF_HUB_OFFLINE=1 "
+            "saves asking for each file",
+            error,
+            config.model,
+        )
         commit = Path(cached).parent.name
     assert commit, f"the Hub gave no commit for {config.model}"
     return commit

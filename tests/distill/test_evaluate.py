@@ -160,6 +160,7 @@ def test_quantised_and_converted_models_stand_beside_plain_ones(
     assert "NaN" not in (Path(config.output) / "results.json").read_text()
     plain, quantised, other = results.models
     assert (plain.size_bytes or 0) > (quantised.size_bytes or 0)
+    assert [m.number_format for m in results.models] == ["float32", "int8, float16", ""]
     assert other.parameters is None
     assert other.rates.wer == plain.rates.wer
 

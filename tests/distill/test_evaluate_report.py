@@ -46,7 +46,8 @@ def model(name: str, wer: float, **fields: Any) -> dict[str, Any]:
         "loops": {"repeated_five_grams": 11, "recordings_with_loops": 2, "longest_loop": 13},
     }  # fmt: skip
     return {
-        "model": name, "parameters": 1_500_000, "size_bytes": 3_000_000, "rates": rates,
+        "model": name, "parameters": 1_500_000, "size_bytes": 3_000_000,
+        "number_format": "float16", "rates": rates,
         "comparison": None, "decode_seconds": 2.0, "rtfx": 30.0, "relative_speed": 1.0,
         "by_language": {"en": wer}, "by_speaker": {"en a": wer, "en b": wer}, **fields,
     }  # fmt: skip
@@ -79,7 +80,7 @@ def test_the_first_model_is_compared_with_nothing_and_the_others_with_it(read: A
     assert (first["difference, points"], first["p"]) == ("", "")
     assert second["difference, points"] == "+1.23 (-0.20 to +3.00)"
     assert (second["p"], second["relative speed"], second["size"]) == ("0.046", "2.50 x", "")
-    assert (first["parameters"], first["size"]) == ("1.50 M", "3.00 MB")
+    assert (first["parameters"], first["size"]) == ("1.50 M", "3.00 MB (float16)")
     errors = dict(zip(found.tables[1][0], found.tables[1][1], strict=True))
     assert [errors[k] for k in ("substitutions", "deletions", "insertions")] == ["7", "5", "3"]
     assert (errors["repeated five-grams"], errors["longest loop"]) == ("11", "13")

@@ -136,8 +136,9 @@ def test_other_formats_beside_it_go_into_folders(student: Path, hub: HubServer):
     assert found["w8/quantized.safetensors"] == (small / "quantized.safetensors").read_bytes()
     assert not [name for name in found if name.startswith("init/")], "a model of its own"
     card = found["README.md"].decode()
-    assert "| `w8` | packed integers (whisper-distill) |" in card
-    assert "| `ggml` | ggml (whisper.cpp) |" in card
+    assert "| (root) | transformers | float32 |" in card
+    assert "| `w8` | packed integers (whisper-distill) | int8, float16 |" in card
+    assert "| `ggml` | ggml (whisper.cpp) | float16 |" in card
 
     shutil.rmtree(export)
     publish(config(student))
@@ -190,6 +191,8 @@ def test_without_an_evaluation_the_card_claims_nothing(student: Path):
     assert "model-index" not in data
     assert "language" not in data
     assert "license" not in data
+    assert "No licence is stated" in card
+    assert "No licence is stated" not in card_of(student, licence="mit")
     assert "Nothing was measured" in card
     assert "Its error rate is not known" in card
     assert "no record of the training" in card

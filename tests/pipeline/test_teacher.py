@@ -1,5 +1,6 @@
 import math
 import shutil
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -9,9 +10,11 @@ import pytest
 import torch
 import transformers
 
+import pipeline.teacher
 from pipeline.config import DecodingConfig, TeacherConfig
 from pipeline.teacher import Teacher, load_teacher, resolve_revision
 from pipeline.teacher.evidence import compression_ratio
+from tests.hub_server import no_hub
 from tests.pipeline.conftest import SENTENCE, write_teacher
 
 RATE = 16_000
@@ -157,6 +160,20 @@ def test_folder_without_weights_is_refused(tmp_path: Path):
 def test_name_that_is_neither_folder_nor_hub_id_is_refused():
     with pytest.raises(FileNotFoundError, match="no local folder"):
         resolve_revision(TeacherConfig(model="no/such/folder"))
+
+
+def test_a_hub_that_is_away_is_said_and_not_waited_for(monkeypatch: pytest.MonkeyPatch):
+    no_hub(monkeypatch)
+    monkeypatch.setattr(time, "sleep", lambda _: pytest.fail("it waits to ask again"))
+    with pytest.raises(FileNotFoundError, match=r"or its local cache\) does not have it.*refused"):
+        resolve_revision(TeacherConfig(model="openai/whisper-nothing"))
+
+
+def test_a_teacher_in_the_cache_needs_no_hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    no_hub(monkeypatch)
+    cached = tmp_path / "snapshots" / "0123abc" / "config.json"
+    monkeypatch.setattr(pipeline.teacher, "try_to_load_from_cache", lambda *_, **__: str(cached))
+    assert resolve_revision(TeacherConfig(model="openai/whisper-tiny")) == "0123abc"
 
 
 def test_log_probabilities_of_tokens_are_those_of_their_average(load: Load):

@@ -15,12 +15,13 @@ from distill.__main__ import main
 from distill.evaluate_data import EvaluationClip
 from distill.export.config import FORMATS, ExportConfig
 from distill.export.source import Source, load_source
-from distill.export.verification import Heard, compare
+from distill.export.verification import Heard, clips_of, compare
 from distill.longform import Window
 from distill.quantization import load, save
 from distill.quantization.fake import quantise
 from distill.quantization.presets import rules_of
 from distill.recognizers import CTranslate2Recognizer
+from tests.benchmarks.labelling import Multilingual
 from tests.distill.material import TEXTS
 
 NEEDED = {
@@ -64,7 +65,7 @@ def test_every_format_is_written_and_hears_what_its_source_hears(output: Path):
         folder = Path(each["path"])
         assert each["size_bytes"] == sum(f.stat().st_size for f in folder.iterdir())
         assert each["agreement"]["clips"] == CLIPS
-        # int8 misses its limit with this small teacher: 47 of 49 clips were the same when measured
+        # int8 is near its limit with this small teacher: docs/export.md says why
         allowed = 2 if each["format"] == "ct2-int8" else 0
         assert len(each["agreement"]["different"]) <= allowed, each["agreement"]["different"]
         assert each["passed"] == (each["agreement"]["identical"] >= each["smallest_share"])
@@ -78,6 +79,22 @@ def test_a_converted_model_with_a_small_vocabulary_is_still_told_its_language(ou
     assert vocabulary.task("en", timestamps=False) == load_source("embedded").vocabulary.task(
         "en", timestamps=False
     )
+
+
+def test_faster_whisper_loads_the_folder_and_hears_the_same(output: Path):
+    pytest.importorskip("ctranslate2")
+    library = pytest.importorskip("faster_whisper")
+    folder = str(output / "ct2-float16")
+    model = library.WhisperModel(folder, device="cpu", compute_type="float32", cpu_threads=1)
+    model.model = Multilingual(model.model)  # it goes by the size of OpenAI's vocabularies
+    clips = clips_of(ExportConfig(model="embedded", output="", max_clips=2))
+    windows = [Window(samples=clip.audio(), language="en") for clip in clips]
+    ours = CTranslate2Recognizer(folder, "cpu", 224, dtype="float32").hear(windows)
+    for window, expected in zip(windows, ours, strict=True):
+        segments, _ = model.transcribe(
+            window.samples, language="en", beam_size=1, temperature=0.0, without_timestamps=True
+        )
+        assert " ".join(segment.text.strip() for segment in segments) == expected.text
 
 
 def test_nothing_unfinished_is_left_beside_the_formats(output: Path):

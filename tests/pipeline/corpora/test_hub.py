@@ -1,3 +1,4 @@
+import time
 from pathlib import Path
 
 import pytest
@@ -5,6 +6,7 @@ import pytest
 from pipeline import corpora
 from pipeline.audio import load_audio
 from pipeline.config import ColumnsConfig
+from tests.hub_server import no_hub
 from tests.pipeline.corpora.material import check_positions, configured, read_all
 from tests.pipeline.corpora.test_parquet import hub_rows, write
 from tests.pipeline.corpora.test_webdataset import sample, write_tar
@@ -61,3 +63,10 @@ def test_dataset_of_tars(tmp_path: Path):
 def test_missing_dataset_is_said_so(tmp_path: Path):
     with pytest.raises(FileNotFoundError, match="gone"):
         list(corpora.read(configured("hub", tmp_path / "gone")))
+
+
+def test_a_hub_that_is_away_is_said_and_not_waited_for(monkeypatch: pytest.MonkeyPatch):
+    no_hub(monkeypatch)
+    monkeypatch.setattr(time, "sleep", lambda _: pytest.fail("it waits to ask again"))
+    with pytest.raises(OSError, match=r"dataset 'owner/away': the Hub does not answer"):
+        list(corpora.read(configured("hub", Path("owner/away"))))

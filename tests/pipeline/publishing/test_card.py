@@ -1,0 +1,36 @@
+"""What the card of a dataset says of its filter."""
+
+import pytest
+
+from pipeline.publishing.card import limits_of, perfect_words
+
+
+@pytest.mark.parametrize(
+    ("limit", "words"), [(0.1, 9), (0.3, 3), (0.2, 4), (0.05, 19), (0.0, 0), (1.0, 0), (100.0, 0)]
+)
+def test_short_references_that_must_be_perfect_are_counted_by_the_limit(limit: float, words: int):
+    assert perfect_words({"max_wer": limit}) == words
+    if words:
+        assert 1 / words > limit >= 1 / (words + 1) - 1e-12
+    assert perfect_words({"max_wer": limit, "error_budget": 1}) == 0
+
+
+def test_limits_that_are_off_are_not_told():
+    options = {
+        "max_wer": 0.0,
+        "splits": ["train"],
+        "drop_duplicates": False,
+        "min_seconds": 0.0,
+        "max_disagreement": None,
+        "acceptance_precision": 0.9,
+        "acceptance_model": "",
+        "contamination_words": 10,
+        "evaluation_sets": ["test.jsonl"],
+        "error_budget": 0,
+        "error_budget_min_length": 4,
+    }
+    assert limits_of(options) == [
+        ("max_wer", "`0.0`"),
+        ("contamination_words", "`10`"),
+        ("evaluation_sets", "`test.jsonl`"),
+    ]
