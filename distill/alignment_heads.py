@@ -22,8 +22,6 @@ from distill.vocabulary import TokenizerVocabulary
 from pipeline.audio import decode_flac
 from pipeline.schema import SAMPLE_RATE, Sample
 
-NUM_CLIPS = 12
-"""Shown to the heads; more of them hardly change the choice."""
 MIN_TOKENS = 6
 """Shorter texts are aligned by nearly any map."""
 NEAR_BEST = 0.8
@@ -31,16 +29,16 @@ NEAR_BEST = 0.8
 MOST_HEADS = 10
 
 
-def clips_to_align(data: DataConfig, number: int = NUM_CLIPS) -> list[tuple[Sample, bytes]]:
+def clips_to_align(data: DataConfig, number: int = 12) -> list[tuple[Sample, bytes]]:
     """Return the first clips of a training that have enough text for heads to be told apart."""
     found = []
     for reading in shard_passes(data):
         for sample, flac in read_shard(reading.path):
+            if len(found) == number:
+                return found
             long_enough = len(sample.pseudo_label.split()) >= MIN_TOKENS
             if long_enough and not sample.truncated and passes_filter(sample, data.filter):
                 found.append((sample, flac))
-            if len(found) == number:
-                return found
     return found
 
 

@@ -28,6 +28,7 @@ FREE_KEYS = {
     "logging_steps",
     "keep_checkpoints",
     "average_last",
+    "alignment_clips",
     "max_steps",
 }
 """What may change between a checkpoint and the run that goes on from it. `max_steps` only where the

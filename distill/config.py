@@ -117,6 +117,9 @@ class TrainConfig:
     compile: bool = False
     """Compile the decoders with torch.compile: minutes at the start, faster steps on a GPU."""
     validation: ValidationConfig | None = None
+    alignment_clips: int = 12
+    """Clips by which the attention heads for word times are chosen after the training; 0 keeps
+    those that the layers had in the teacher. More than a dozen hardly change the choice."""
     dtype: Literal["float32", "bfloat16"] = "float32"
     """Compute type (autocast); weights stay float32."""
     device: Literal["auto", "cpu"] = "auto"
@@ -143,6 +146,8 @@ class TrainConfig:
         ):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 1")
+        if self.alignment_clips < 0:
+            raise ValueError(f"alignment_clips is {self.alignment_clips}; it must be 0 or more")
         if self.average_decay is not None and not 0 < self.average_decay < 1:
             raise ValueError(
                 f"average_decay is {self.average_decay}; it must lie between 0 and 1, or be null"

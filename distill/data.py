@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import IterableDataset, get_worker_info
@@ -23,7 +24,7 @@ from distill.data_config import DataConfig, Stage
 from distill.losses import IGNORED
 from distill.shards import ShardPass, passes_filter, read_labels, read_shard, shard_passes
 from distill.targets import Target, label_text, make_target, spell, token_id, with_wrong_tokens
-from pipeline.audio import decode_flac
+from pipeline.audio import AudioError, decode_flac
 from pipeline.schema import MAX_CLIP_SECONDS, SAMPLE_RATE, Sample, with_label
 
 logger = logging.getLogger(__name__)
@@ -187,7 +188,7 @@ class BatchStream(IterableDataset[Batch]):
         window = max(clip.window_seconds for clip in clips)
         augment = self.config.augment
         features = self.processor.feature_extractor(
-            [change_sound(decode_flac(c.flac), augment, c.speed, c.key) for c in clips],
+            [change_sound(_decoded(c), augment, c.speed, c.key) for c in clips],
             sampling_rate=SAMPLE_RATE,
             padding="max_length",
             max_length=round(window * SAMPLE_RATE),
@@ -221,6 +222,16 @@ class BatchStream(IterableDataset[Batch]):
         if target is None or wrong == 0:
             return target
         return with_wrong_tokens(target, wrong, token_id(tokenizer, "<|endoftext|>"), rng)
+
+
+def _decoded(clip: Clip) -> np.ndarray:
+    try:
+        return decode_flac(clip.flac)
+    except AudioError as error:
+        raise ValueError(
+            f"the sound of {clip.sample.id} is damaged ({error}); find its shard with "
+            "data.verify_checksums, and copy it again or run the pipeline again"
+        ) from error
 
 
 def clip_key(seed: int, epoch: int, copy: int, clip_id: str) -> str:

@@ -6,17 +6,20 @@ one loss divided by the tokens of the whole optimiser step.
 """
 
 from collections.abc import Callable, Sequence
-from typing import Self
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel, WhisperForConditionalGeneration
 
-from distill.hidden import HiddenLoss, HiddenStates, capturing
+from distill.hidden import HiddenLoss, HiddenStates, capturing, gradient_share
 from distill.loss_config import LossConfig
 from distill.losses import count_labels, label_positions, spelling_loss
 from distill.projection import projected_loss
 from distill.student import encode, freeze
+
+Encode = Callable[[Any, Tensor], Tensor]
+"""Takes an encoder and features (batch, mels, frames); returns (batch, positions, width)."""
 
 EAGER_FRAMES = 1000
 """Windows up to here use plain attention on a CPU in bfloat16; see `choose_attention`."""
@@ -36,8 +39,11 @@ class Distillation(nn.Module):
         hidden_loss: HiddenLoss | None = None,
         frozen: Sequence[str] = (),
         compiled: bool = False,
+        encode: Encode = encode,
     ) -> None:
         """Join the models; `hidden_loss` compares their decoders layer by layer (distill.hidden).
+
+        `encode` runs an encoder on features; another one may remember what it has heard.
 
         Raises:
             ValueError: their predictions cannot be compared, a hidden-state loss has no teacher, or
@@ -47,8 +53,11 @@ class Distillation(nn.Module):
         self.student = student
         self._teacher = (teacher,)  # in a tuple, so that torch does not register it
         self.loss = loss
+        self.encode = encode
         self.letters = torch.tensor(letters)
         self.hidden_loss = hidden_loss  # a module's own weights are trained along
+        self.measuring = False
+        self.gradient_share: float | None = None  # the hidden loss's, of the last measured step
         if hidden_loss is not None and teacher is None:
             raise ValueError("a loss on hidden states needs a teacher: set `teacher`")
         self.freeze_encoder = freeze_encoder
@@ -106,7 +115,7 @@ class Distillation(nn.Module):
         kept = label_positions(labels)
         tokens = count_labels(labels) if num_items_in_batch is None else num_items_in_batch
         with torch.set_grad_enabled(not self.freeze_encoder and torch.is_grad_enabled()):
-            sound = encode(self.student.model.encoder, input_features)
+            sound = self.encode(self.student.model.encoder, input_features)
         ours, student_ND = self._decode(self.student, sound, decoder_input_ids, kept)
         theirs, teacher_ND = HiddenStates(), None
         kl_weight = self.loss.weights[1]
@@ -114,7 +123,7 @@ class Distillation(nn.Module):
             with torch.no_grad():
                 heard = sound
                 if not self.share_encoder:
-                    heard = encode(self.teacher.model.encoder, input_features)
+                    heard = self.encode(self.teacher.model.encoder, input_features)
                 theirs, teacher_ND = self._decode(self.teacher, heard, decoder_input_ids, kept)
         parts = projected_loss(
             student_ND,
@@ -134,6 +143,8 @@ class Distillation(nn.Module):
         if self.hidden_loss is not None:
             for name, term in self.hidden_loss(ours, theirs).items():
                 parts[name] = term / tokens
+                if self.measuring and torch.is_grad_enabled():
+                    self.gradient_share = gradient_share(parts[name], loss, self.student)
                 loss = loss + parts[name]
         return {"loss": loss, **{name: part.detach() for name, part in parts.items()}}
 

@@ -13,7 +13,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from torch import Tensor
+import torch
+from torch import Tensor, nn
 from transformers import WhisperForConditionalGeneration
 
 
@@ -59,3 +60,17 @@ def capturing(
     finally:
         for handle in handles:
             handle.remove()
+
+
+def gradient_share(term: Tensor, others: Tensor, model: nn.Module) -> float:
+    """Return how much of the gradient of a model's weights a term of the loss has, from 0 to 1.
+
+    That is its norm over the sum of its norm and that of all other terms together. A share near 0
+    says that the term is there and does nothing. Costs two backward passes.
+    """
+    weights = [weight for weight in model.parameters() if weight.requires_grad]
+    norms = []
+    for value in (term, others):
+        found = torch.autograd.grad(value, weights, retain_graph=True, allow_unused=True)
+        norms.append(sum(float(g.double().square().sum()) for g in found if g is not None) ** 0.5)
+    return norms[0] / sum(norms) if sum(norms) else 0.0

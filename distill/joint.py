@@ -46,11 +46,12 @@ class JointTraining(TrainerCallback):
     """Quantises what is due before each step, chooses what is distilled, and logs both."""
 
     def __init__(self, step: Any, schedule: QuantisationSchedule | None) -> None:
-        self.schedule = schedule
+        self.step, self.schedule = step, schedule
         self.matching = step.hidden_loss if isinstance(step.hidden_loss, LayerMatching) else None
 
     def on_step_begin(self, args: Any, state: Any, control: Any, **_kwargs: Any) -> None:
-        """Bring the model to where the schedule is."""
+        """Bring the model to where the schedule is; measure gradients where they are logged."""
+        self.step.measuring = (state.global_step + 1) % args.logging_steps == 0
         if self.schedule is None:
             return
         config, done = self.schedule.config, state.global_step
@@ -69,6 +70,11 @@ class JointTraining(TrainerCallback):
                 entropy(self.matching.histogram),
                 100 * coverage(self.matching.histogram),
             )
+            if self.step.gradient_share is not None:
+                logger.info(
+                    "the loss on hidden states has %.1f %% of the gradient",
+                    100 * self.step.gradient_share,
+                )
         if self.schedule:
             logger.info("quantised blocks: %s", self.schedule.active.nonzero().flatten().tolist())
 
@@ -88,6 +94,7 @@ class JointTraining(TrainerCallback):
             "entropy_bits": round(entropy(histogram), 4),
             "coverage": round(coverage(histogram), 4),
             "distances": [round(value, 6) for value in self.matching.alignment.tolist()],
+            "gradient_share": self.step.gradient_share,
         }
         path.write_text(json.dumps(found, indent=2) + "\n")
 

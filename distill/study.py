@@ -9,31 +9,24 @@ seeds and judged on speakers that none of them has heard.
 import dataclasses
 import json
 import logging
-import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import yaml
 
-from distill.config import InitConfig, TrainConfig
-from distill.quantization.config import QuantizeConfig
-from distill.quantize import quantize
 from distill.run_card import describe_hardware, library_versions
 from distill.shards import passes_filter, read_shard, shard_passes
 from distill.student import load_model, num_parameters
-from distill.study_arms import Arm, base_name, make_arms, pairs
+from distill.study_arms import TEACHER, Arm, base_name, make_arms, pairs
 from distill.study_config import StudyConfig
-from distill.study_judging import Listener, weight_bytes, weights_sha256
+from distill.study_judging import Listener, weight_bytes
 from distill.study_statistics import CER, WER, Difference, difference, interval, rates, resampled
 from distill.study_table import to_markdown
-from distill.train import init, train
+from distill.study_training import make_student_of, train_all
 from distill.validation import Clip, validation_clips
 
 logger = logging.getLogger(__name__)
-
-TEACHER = "teacher"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,6 +50,8 @@ class ArmResult:
     cer_high: float
     seeds: list[float]
     """The word error rate of each seed."""
+    by_language: dict[str, float]
+    """The error rate of each language, in characters where it is judged by them."""
     speed: float | None
     """How many times as fast as the student that all are compared with, on this machine."""
     difference: Difference
@@ -84,6 +79,7 @@ class StudyResults:
     teacher_low: float
     teacher_high: float
     teacher_cer: float
+    teacher_by_language: dict[str, float]
     test_clips: int
     test_speakers: int
     seen_speakers_left_out: int
@@ -113,9 +109,12 @@ def study(config: StudyConfig) -> StudyResults:
 
     listener = Listener(clips, config.test.batch_size)
     heard = {TEACHER: listener.counts(config.teacher, output / "teacher" / "heard.json")[None]}
+    train_all(arms, config)
     heard |= {arm.name: judged(arm, config, listener) for arm in arms}
     speeds = measure_speeds(arms, config, listener)
-    table = Comparisons(heard, drawn, config.bootstrap_samples)
+    table = Comparisons(
+        heard, drawn, [sample.language for sample, _ in clips], config.bootstrap_samples
+    )
     low, high = interval(table.draws[WER][TEACHER])
     results = StudyResults(
         teacher=config.teacher,
@@ -123,6 +122,7 @@ def study(config: StudyConfig) -> StudyResults:
         teacher_low=low,
         teacher_high=high,
         teacher_cer=table.rate(TEACHER, CER),
+        teacher_by_language=table.by_language(TEACHER),
         test_clips=len(clips),
         test_speakers=len(set(people)),
         seen_speakers_left_out=left_out,
@@ -142,13 +142,22 @@ def study(config: StudyConfig) -> StudyResults:
 class Comparisons:
     """What all students heard, resampled once for each rate."""
 
-    def __init__(self, counts: dict[str, np.ndarray], groups: np.ndarray, samples: int) -> None:
-        self.counts = counts
+    def __init__(
+        self, counts: dict[str, np.ndarray], groups: np.ndarray, languages: list[str], samples: int
+    ) -> None:
+        self.counts, self.languages = counts, np.array(languages)
         self.draws = {kind: resampled(counts, groups, samples, kind) for kind in (WER, CER)}
 
     def rate(self, name: str, kind: int) -> float:
         """Return the mean rate over the seeds."""
         return float(rates(self.counts[name], kind).mean())
+
+    def by_language(self, name: str) -> dict[str, float]:
+        """Return the mean rate over the seeds in each language."""
+        return {
+            str(language): float(rates(self.counts[name][:, self.languages == language]).mean())
+            for language in np.unique(self.languages)
+        }
 
     def difference(self, name: str, against: str, kind: int) -> Difference:
         """Hold a student against another one."""
@@ -170,46 +179,12 @@ class Comparisons:
 
 
 def judged(arm: Arm, config: StudyConfig, listener: Listener) -> np.ndarray:
-    """Train an arm with every seed; return errors and lengths, (seeds, clips, 4)."""
+    """Let an arm's students hear the test; return errors and lengths, (seeds, clips, 4)."""
     found = []
     for seed in config.seeds if arm.trained else config.seeds[:1]:
-        logger.info("%s, seed %d", arm.name, seed)
         folder = make_student_of(arm, config, seed)
         found.append(listener.counts(str(folder), folder.parent / f"{folder.name}-heard.json"))
     return np.array(found)
-
-
-def make_student_of(arm: Arm, config: StudyConfig, seed: int) -> Path:
-    """Return the folder of an arm's student; what is there already is not made again."""
-    start = Path(arm.config.student)
-    if config.student is None and not (start / "config.json").is_file():
-        init(InitConfig(teacher=config.teacher, output=str(start), decoder_layers=arm.layers))
-    if not arm.trained:
-        return start
-    training = arm.training(seed)
-    student = Path(training.output) / "student"
-    if not is_trained(training):
-        student = train(training)
-        shutil.rmtree(Path(training.output) / "checkpoints")  # many students, much room
-    if arm.rounded is None:
-        return student
-    rounded = Path(training.output) / arm.name
-    record, made_of = rounded / "made_of.sha256", weights_sha256(str(student))
-    if not record.is_file() or record.read_text() != made_of:
-        quantize(QuantizeConfig(model=str(student), output=str(rounded), preset=arm.rounded))
-        record.write_text(made_of)
-    return rounded
-
-
-def is_trained(config: TrainConfig) -> bool:
-    """Tell whether a training has ended, and was this one; its checkpoints are gone then."""
-    output = Path(config.output)
-    known = output / "train.yaml"
-    if not known.is_file() or (output / "checkpoints").exists():
-        return False
-    now = yaml.safe_load(yaml.safe_dump(dataclasses.asdict(config)))
-    done = (output / "student" / "processor_config.json").is_file()  # what is written last
-    return done and yaml.safe_load(known.read_text()) == now
 
 
 def measure_speeds(arms: list[Arm], config: StudyConfig, listener: Listener) -> dict[str, float]:
@@ -309,6 +284,7 @@ def summarise(
         cer_low=cer_low,
         cer_high=cer_high,
         seeds=[float(rate) for rate in rates(table.counts[arm.name])],
+        by_language=table.by_language(arm.name),
         speed=speeds.get(arm.name),
         difference=table.difference(arm.name, base_name(config), WER),
     )

@@ -13,6 +13,8 @@ from distill.quantization.config import QuantizationConfig
 from distill.quantization.presets import PresetName
 from distill.study_config import QuantisedKind, StudyConfig
 
+TEACHER = "teacher"
+"""Whom a student may be held against, as if it were one."""
 LABELS_ONLY = LossConfig(preset="labels-only")
 
 
@@ -67,6 +69,10 @@ def make_arms(config: StudyConfig, teacher_layers: int) -> Iterator[Arm]:
         reading = dataclasses.replace(config.data.filter, max_wer=limit)
         data = dataclasses.replace(config.data, shards=config.corrupted, weights=[], filter=reading)
         name = f"threshold-{round(threshold * 100)}"
+        if data == config.data:  # the compared student itself, which is trained once
+            base = make_arm(config, base_name(config), "threshold", config.layers)
+            yield dataclasses.replace(base, name=name)
+            continue
         yield make_arm(config, name, "threshold", config.layers, data=data)
     for share in (s for s in config.shares if s < 1):
         reading = dataclasses.replace(config.data.filter, share=share)
@@ -105,7 +111,7 @@ def matching_name(mode: str) -> str:
 def pairs(config: StudyConfig, names: set[str]) -> list[tuple[str, str]]:
     """List the comparisons that answer the questions: a student, and the one it is held against."""
     base = base_name(config)
-    wanted = [("labels-only", "zero-shot"), (base, "labels-only")]
+    wanted = [(base, TEACHER), ("labels-only", "zero-shot"), (base, "labels-only")]
     wanted += [
         (f"layers-{less}", f"layers-{more}")
         for less, more in zip(
@@ -123,6 +129,7 @@ def pairs(config: StudyConfig, names: set[str]) -> list[tuple[str, str]]:
             (f"{preset}-trained", f"{preset}-labels-only"),
             (f"{preset}-matched", f"{preset}-labels-only"),
             (f"{preset}-matched", f"{preset}-trained"),
+            (f"{preset}-matched", "zero-shot"),
         ]
     thresholds = sorted(config.thresholds)
     wanted += [
@@ -147,6 +154,7 @@ def make_arm(config: StudyConfig, name: str, question: str, layers: int, **chang
         warmup_steps=config.warmup_steps,
         save_steps=max(config.max_steps // 2, 1),
         keep_checkpoints=1,
+        alignment_clips=0,  # nobody reads word times from them
         dtype=config.dtype,
         device=config.device,
         **fields,

@@ -2,6 +2,8 @@
 
 from typing import Any
 
+from distill.study_reading import reading
+
 PAPER = {
     "decoder layers": (
         "Distil-Whisper, Table 12: from 16 layers to 2, WER rises from 9.9 to 11.4 % (teacher "
@@ -75,10 +77,32 @@ def to_markdown(results: dict[str, Any]) -> str:
         lines += ["", f"## By {question}", "", line(HEAD), line(["---"] * len(HEAD))]
         lines += [row(arm, arm["name"] == base) for arm in rows]
         lines += ["", PAPER[question]]
+    lines += languages(results)
     if results["pairs"]:
         lines += ["", "## What the intervals say", ""]
+        lines += [f"- {claim}" for claim in reading(results["pairs"], base)]
+        number = len(results["pairs"])
+        lines += [
+            "",
+            f"Each of the {number} comparisons below holds its interval against 0 by itself: of "
+            "those without a real difference, about one in twenty shows one by chance. "
+            f"{len(config['seeds'])} seed(s) say little about how far trainings scatter.",
+            "",
+        ]
         lines += [sentence(pair) for pair in results["pairs"]]
     return "\n".join(lines) + "\n"
+
+
+def languages(results: dict[str, Any]) -> list[str]:
+    """Write the error rate of each student in each language, where there are several."""
+    codes = list(results["teacher_by_language"])
+    if len(codes) < 2:
+        return []
+    lines = ["", "## By language", "", "Characters count where a language is judged by them.", ""]
+    lines += [line(["student", *codes]), line(["---"] * (1 + len(codes)))]
+    rows = [("teacher", results["teacher_by_language"])]
+    rows += [(arm["name"], arm["by_language"]) for arm in results["arms"]]
+    return lines + [line([name, *(percent(found[code]) for code in codes)]) for name, found in rows]
 
 
 def row(arm: dict[str, Any], is_base: bool) -> str:

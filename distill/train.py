@@ -22,7 +22,7 @@ from distill.checkpoints import (
 )
 from distill.config import InitConfig, TrainConfig
 from distill.data import BatchStream
-from distill.distillation import Distillation
+from distill.distillation import Distillation, Encode
 from distill.joint import learned_steps_in, quantise_in_training
 from distill.layer_matching import LayerMatching
 from distill.layerdrop import drop_inner_layers
@@ -40,6 +40,7 @@ from distill.run_card import (
 )
 from distill.stopping import InterruptedTrainingError, StopRequest
 from distill.student import (
+    encode,
     is_multilingual,
     keep_generation_settings,
     load_model,
@@ -76,8 +77,10 @@ def init(config: InitConfig) -> Path:
     return save(student, processor, Path(config.output))
 
 
-def train(config: TrainConfig) -> Path:
+def train(config: TrainConfig, encode: Encode = encode) -> Path:
     """Train a student and return its folder, `<output>/student`.
+
+    `encode` runs the encoders; trainings that follow each other may share what it remembers.
 
     Raises:
         FileNotFoundError: a shard folder is not a finished dataset.
@@ -101,7 +104,7 @@ def train(config: TrainConfig) -> Path:
     batches_done = steps_done * config.gradient_accumulation_steps
     stream = BatchStream(config.data, processor, config.seed, rank, num_ranks, batches_done)
     clips = validation_clips(config.validation) if config.validation else []
-    step = make_step(config, processor)
+    step = make_step(config, processor, encode)
     joint = quantise_in_training(step, config.quantization)
     stream.multilingual = is_multilingual(step.student)
     trainer = DistillationTrainer(step, arguments, stream, processor, config, clips)
@@ -131,7 +134,9 @@ def train(config: TrainConfig) -> Path:
     return write_student(config, processor) if rank == 0 else output / "student"
 
 
-def make_step(config: TrainConfig, processor: WhisperProcessor) -> Distillation:
+def make_step(
+    config: TrainConfig, processor: WhisperProcessor, encode: Encode = encode
+) -> Distillation:
     """Load student and teacher and join them."""
     student = load_model(config.student)
     if config.gradient_checkpointing:
@@ -151,6 +156,7 @@ def make_step(config: TrainConfig, processor: WhisperProcessor) -> Distillation:
         hidden_loss=hidden_loss,
         frozen=config.frozen,
         compiled=config.compile,
+        encode=encode,
     )
 
 
@@ -200,7 +206,8 @@ def write_student(config: TrainConfig, processor: WhisperProcessor) -> Path:
         applied = average.applied()
     with applied:
         # of the layers as they are now, or word times would be those of the teacher's heads
-        heads = choose_alignment_heads(student, processor, clips_to_align(config.data))
+        clips = clips_to_align(config.data, config.alignment_clips)
+        heads = choose_alignment_heads(student, processor, clips)
         if heads:
             vars(student.generation_config)["alignment_heads"] = heads
         return save(student, processor, output / "student", config.quantization, source)

@@ -1,12 +1,15 @@
-"""Clips of tones and noise, and datasets made of them."""
+"""Clips of tones and noise, datasets made of them, narrow students, and trainings that die."""
 
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 import torch
+from transformers import WhisperConfig, WhisperForConditionalGeneration
 
 from distill.losses import IGNORED
+from distill.trainer import DistillationTrainer
 from pipeline.schema import (
     SAMPLE_RATE,
     SCHEMA_VERSION,
@@ -138,3 +141,29 @@ def make_training_batch(frames: int = 100, seed: int = 0) -> dict[str, Any]:
     labels[2, 1:] = IGNORED
     features = torch.randn(3, 80, frames, generator=generator)
     return {"input_features": features, "decoder_input_ids": inputs, "labels": labels}
+
+
+def narrow(
+    teacher: WhisperForConditionalGeneration, width: int = 16
+) -> WhisperForConditionalGeneration:
+    """A student with its own encoder, of another width than its teacher."""
+    sizes = {"d_model": width, "encoder_ffn_dim": 2 * width, "decoder_ffn_dim": 2 * width}
+    torch.manual_seed(1)
+    sizes["decoder_layers"] = 2
+    return WhisperForConditionalGeneration(
+        WhisperConfig.from_dict(teacher.config.to_dict() | sizes)
+    )
+
+
+class KilledError(Exception):
+    """A training that was killed at a step."""
+
+
+def kill_at(monkeypatch: pytest.MonkeyPatch, step: int) -> None:
+    def die(trainer: DistillationTrainer, *arguments: Any, **options: Any) -> Any:
+        if trainer.state.global_step == step:
+            raise KilledError
+        return compute(trainer, *arguments, **options)
+
+    compute = DistillationTrainer.compute_loss
+    monkeypatch.setattr(DistillationTrainer, "compute_loss", die)

@@ -1,3 +1,4 @@
+import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 
@@ -92,3 +93,12 @@ def test_words_of_the_embedded_teacher_by_chosen_heads_are_in_order_and_inside_t
         times = [t for pair in heard.token_times for t in pair]
         assert times == sorted(times)
         assert all(0 <= t <= clip.duration_seconds + 0.02 for t in times)
+
+
+def test_no_clips_leave_the_heads_that_came_with_the_layers(short_training: TrainConfig):
+    config = dataclasses.replace(short_training, max_steps=1, alignment_clips=0)
+    before, after = (load_model(str(name)) for name in (config.student, train(config)))
+    heads = [vars(model.generation_config)["alignment_heads"] for model in (before, after)]
+    assert heads[0] == heads[1]
+    with pytest.raises(ValueError, match="alignment_clips is -1"):
+        dataclasses.replace(config, alignment_clips=-1)

@@ -408,6 +408,16 @@ def test_a_changed_byte_is_found_by_its_checksum(tmp_path: Path):
         shard_paths([str(tmp_path)], "train", verify=True)
 
 
+def test_damaged_sound_is_named_by_its_clip(stream, tmp_path: Path):
+    write_dataset(tmp_path, make_clips())
+    path = tmp_path / "shards" / "train-00000.tar"
+    (flac,) = [flac for sample, flac in read_shard(path) if sample.id == "train-01"]
+    content = path.read_bytes()
+    path.write_bytes(content.replace(flac[:8192], bytes(8192)))  # as a disk loses blocks
+    with pytest.raises(ValueError, match=r"the sound of train-01 is damaged .*verify_checksums"):
+        list(itertools.islice(stream(shards=[str(tmp_path)]), 8))
+
+
 def test_a_missing_shard_is_named(tmp_path: Path):
     write_dataset(tmp_path, make_clips())
     (tmp_path / "shards" / "train-00000.tar").unlink()

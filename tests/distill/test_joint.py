@@ -2,21 +2,23 @@
 
 import dataclasses
 import json
-import shutil
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from transformers import WhisperForConditionalGeneration
+from safetensors.torch import load_file
+from transformers import TrainerState, WhisperForConditionalGeneration
 
 from distill.config import TrainConfig
 from distill.distillation import Distillation
 from distill.hidden_config import HiddenConfig
-from distill.joint import quantise_in_training
+from distill.joint import FILE_NAME, quantise_in_training
+from distill.layer_matching import LayerMatching
 from distill.loss_config import LossConfig
 from distill.quantization import inspect, load
 from distill.quantization.config import QuantizationConfig
@@ -32,7 +34,7 @@ from distill.quantization.schedule import (
 )
 from distill.student import load_model, make_student
 from distill.train import train
-from tests.distill.material import make_training_batch
+from tests.distill.material import KilledError, kill_at, make_training_batch, narrow
 
 Whisper = WhisperForConditionalGeneration
 Configure = Callable[..., TrainConfig]
@@ -45,6 +47,17 @@ def configure(short_training: TrainConfig) -> Configure:
         "quantization": QuantizationConfig(preset="w4", start_step=1, ramp_steps=2),
     }
     return lambda **fields: dataclasses.replace(short_training, **(joint | fields))
+
+
+@pytest.fixture(scope="module")
+def narrow_folder(
+    teacher_folder: Path, processor: Any, tmp_path_factory: pytest.TempPathFactory
+) -> str:
+    """A student of another width than its teacher, so that a projection has something to do."""
+    folder = tmp_path_factory.mktemp("narrow")
+    narrow(load_model(str(teacher_folder)), 64).save_pretrained(folder)
+    processor.save_pretrained(folder)
+    return str(folder)
 
 
 def active_layers(model: Whisper) -> set[str]:
@@ -79,6 +92,30 @@ def test_guided_selection_distils_the_blocks_that_quantisation_hurts_most():
         "model.decoder.embed_tokens": 0.9,
     }
     assert most_hurt_blocks(errors, 2) == [0, 1]
+
+
+def test_quantisation_chooses_what_is_distilled_and_distillation_what_is_quantised(
+    teacher: Whisper,
+):
+    student = make_student(teacher, 3)
+    with torch.no_grad():  # one weight that dwarfs its group: the others are rounded away
+        weight = student.get_parameter("model.decoder.layers.1.fc2.weight")
+        weight[:, ::32] = 20 * weight.std()
+    matching = LayerMatching(HiddenConfig(), student, teacher)
+    step = Distillation(student, teacher, LossConfig(), True, True, hidden_loss=matching)
+    config = QuantizationConfig(
+        preset="w4", guided=True, ramp_steps=3, distilled_blocks=1, guide_every=2
+    )
+    joint = quantise_in_training(step, config)
+    assert joint.schedule is not None
+    logging = SimpleNamespace(logging_steps=2)
+    matching.alignment.copy_(torch.tensor([0.5, 0.9, 0.1]))
+    quantised = []
+    for number in range(3):
+        joint.on_step_begin(logging, TrainerState(global_step=number), None)
+        quantised.append(joint.schedule.active.nonzero().flatten().tolist())
+        assert matching.distilled.tolist() == [False, True, False]
+    assert quantised == [[2], [0, 2], [0, 1, 2]]
 
 
 @pytest.mark.parametrize(("blocks", "expected"), [("all", 4), ("even", 2), ("first", 1)])
@@ -134,24 +171,39 @@ def test_a_training_writes_the_small_file_of_what_it_trained(configure: Configur
     found = json.loads((folder.parent / "alignment.json").read_text())
     assert sum(map(sum, found["histogram"])) == 4 * 2
     assert len(found["last"]) == 2
+    assert 0 < found["gradient_share"] < 1
 
 
 @pytest.mark.parametrize("learn_scale", [False, True])
-def test_an_interrupted_training_goes_on_as_if_it_had_not_been(
-    configure: Configure, tmp_path: Path, learn_scale: bool
+def test_a_training_resumed_twice_is_the_undisturbed_one_in_all_that_it_learns_beside_the_student(
+    configure: Configure, tmp_path: Path, narrow_folder: str, learn_scale: bool
 ):
+    """Projection, averaged distances, histogram, learned steps, and which blocks are quantised."""
     quantization = QuantizationConfig(
         preset="w4", start_step=1, ramp_steps=4, guided=True, learn_scale=learn_scale
     )
-    config = configure(quantization=quantization)
-    expected = load(train(config)).state_dict()
-    last = Path(config.output) / "checkpoints"
-    shutil.rmtree(last / "checkpoint-4")
-    found = load(train(config)).state_dict()
-    for name, value in expected.items():
-        torch.testing.assert_close(found[name], value, rtol=1e-5, atol=1e-6)
-    again = load(train(config)).state_dict()  # from its last checkpoint, without a step
-    assert all(torch.equal(again[name], value) for name, value in found.items())
+    fields: dict[str, Any] = {
+        "student": narrow_folder, "quantization": quantization, "max_steps": 6, "save_steps": 2,
+        "schedule": "linear",
+    }  # fmt: skip
+    whole = train(configure(**fields, output=str(tmp_path / "whole")))
+    for step in (3, 5):
+        with pytest.MonkeyPatch.context() as patch:
+            kill_at(patch, step)
+            with pytest.raises(KilledError):
+                train(configure(**fields))
+    resumed = train(configure(**fields))
+    ends = [tmp_path / run / "checkpoints" / "checkpoint-6" for run in ("whole", "run")]
+    for name in (FILE_NAME, "model.safetensors"):
+        first, second = (load_file(end / name) for end in ends)
+        assert first.keys() == second.keys()
+        assert all(torch.equal(second[key], value) for key, value in first.items()), name
+    joint = load_file(ends[0] / FILE_NAME)
+    assert joint["hidden_loss.projections.0.weight"].shape == (64, 128)
+    assert joint["hidden_loss.histogram"].sum() == 6 * 2
+    assert any(name.startswith("quantisation.steps.") for name in joint) == learn_scale
+    expected, found = load(whole).state_dict(), load(resumed).state_dict()
+    assert all(torch.equal(found[name], value) for name, value in expected.items())
 
 
 def test_a_checkpoint_of_another_joint_training_is_refused(configure: Configure):

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
-from transformers import WhisperConfig, WhisperForConditionalGeneration
+from transformers import WhisperForConditionalGeneration
 
 from distill.distillation import Distillation
 from distill.hidden import HiddenStates, capturing
@@ -15,17 +15,9 @@ from distill.layer_matching import LayerMatching
 from distill.loss_config import LossConfig
 from distill.matching import MODES
 from distill.student import make_student
-from tests.distill.material import make_training_batch
+from tests.distill.material import make_training_batch, narrow
 
 Whisper = WhisperForConditionalGeneration
-
-
-def narrow(teacher: Whisper, width: int = 16) -> Whisper:
-    """A student with its own encoder, of another width than its teacher."""
-    sizes = {"d_model": width, "encoder_ffn_dim": 2 * width, "decoder_ffn_dim": 2 * width}
-    torch.manual_seed(1)
-    sizes["decoder_layers"] = 2
-    return Whisper(WhisperConfig.from_dict(teacher.config.to_dict() | sizes))
 
 
 def distillation(student: Whisper, teacher: Whisper, **fields: Any) -> Distillation:
@@ -93,6 +85,23 @@ def test_either_side_can_be_projected(teacher: Whisper, direction: Any, distance
     assert ("columns.weight" in parameters) == (distance == "weight_l1")
 
 
+def test_by_default_the_loss_cannot_fall_by_moving_the_teacher(teacher: Whisper):
+    """The papers project the teacher: with a projection of nothing, both sides are nothing."""
+    zero = [torch.zeros(5, 32)] * 2
+    theirs = [torch.randn(5, 64, generator=torch.Generator().manual_seed(0))] * 4
+    found = {}
+    for direction in (HiddenConfig().projection, "teacher-to-student"):
+        matching = LayerMatching(
+            HiddenConfig(projection=direction, distance="softmax_mse", matching="uniform"),
+            narrow(teacher),
+            teacher,
+        ).eval()
+        torch.nn.init.zeros_(matching.projections[0].weight)  # pyright: ignore
+        found[direction] = matching(states(zero), states(theirs))["hidden"].item()
+    assert found["student-to-teacher"] > 0
+    assert found["teacher-to-student"] == 0
+
+
 def test_the_first_projection_is_fitted_so_that_the_first_choices_are_not_noise(teacher: Whisper):
     generator = torch.Generator().manual_seed(0)
     student = narrow(teacher)
@@ -129,15 +138,20 @@ def test_a_batch_without_labels_has_no_distance(teacher: Whisper):
     assert found == 0
 
 
-def test_padding_of_sound_and_text_does_not_change_the_loss(teacher: Whisper):
-    step, batch = distillation(narrow(teacher), teacher).eval(), make_training_batch()
+@pytest.mark.parametrize("distance", ["ln_mse", "cosine", "cka", "softmax_mse"])
+def test_padding_of_the_text_changes_no_term_of_the_loss(teacher: Whisper, distance: Any):
+    step = distillation(narrow(teacher), teacher, distance=distance).eval()
+    batch = make_training_batch()
     with torch.no_grad():
-        before = step(**batch)["hidden"]
+        before = step(**batch)
         longer = {
             "decoder_input_ids": torch.nn.functional.pad(batch["decoder_input_ids"], (0, 3)),
             "labels": torch.nn.functional.pad(batch["labels"], (0, 3), value=-100),
         }
-        torch.testing.assert_close(step(**batch | longer)["hidden"], before)
+        after = step(**batch | longer)
+    assert after.keys() == before.keys() == {"loss", "ce", "kl", "hidden"}
+    for name, value in before.items():
+        torch.testing.assert_close(after[name], value)
 
 
 def test_logits_are_the_same_with_and_without_the_loss_and_layers_run_once(teacher: Whisper):
@@ -212,3 +226,35 @@ def test_one_projection_for_each_layer_is_possible(teacher: Whisper):
     assert len(projections) == 2
     assert all(p.weight.grad.abs().sum() > 0 for p in projections)
     assert not any(torch.equal(a.weight, b.weight) for a, b in itertools.pairwise(projections))
+
+
+def gradient_share(teacher: Whisper, **fields: Any) -> float:
+    step = distillation(make_student(teacher, 2), teacher, matching="uniform", **fields).train()
+    step(**make_training_batch())
+    assert step.gradient_share is None, "not asked for"
+    step.measuring = True
+    step(**make_training_batch())["loss"].backward()
+    assert step.gradient_share is not None
+    return step.gradient_share
+
+
+def test_the_share_of_the_gradient_is_taken_apart_from_that_of_the_other_terms(teacher: Whisper):
+    """Twice the weight has twice the gradient, and leaves that of the others alone."""
+    once, twice = (gradient_share(teacher, weight=weight) for weight in (1.0, 2.0))
+    assert 0 < once < twice < 1
+    assert twice / (1 - twice) == pytest.approx(2 * once / (1 - once), rel=1e-4)
+
+
+def test_the_share_shows_that_the_papers_distance_does_next_to_nothing(teacher: Whisper):
+    papers, ours = (gradient_share(teacher, distance=name) for name in ("softmax_mse", "ln_mse"))
+    assert papers < ours / 10
+
+
+def test_measuring_gradients_changes_none(teacher: Whisper):
+    found = []
+    for measuring in (False, True):
+        step = distillation(make_student(teacher, 2), teacher).train()
+        step.measuring = measuring
+        step(**make_training_batch())["loss"].backward()
+        found.append([p.grad for p in step.parameters() if p.grad is not None])
+    assert all(torch.equal(one, other) for one, other in zip(*found, strict=True))

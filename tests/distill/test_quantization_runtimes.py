@@ -1,5 +1,6 @@
 """Quantised students outside our own float path: CTranslate2, and integer kernels."""
 
+import json
 import struct
 from pathlib import Path
 from typing import Any
@@ -8,6 +9,8 @@ import numpy as np
 import pytest
 import torch
 
+from distill.data import pad_targets
+from distill.losses import IGNORED
 from distill.quantization import load, load_with_integers, save
 from distill.quantization.export import is_lossless, to_ctranslate2
 from distill.quantization.fake import plan, quantise
@@ -15,6 +18,11 @@ from distill.quantization.grid import dequantize, quantize
 from distill.quantization.kernels import IntegerLinear
 from distill.quantization.packed import read
 from distill.quantization.presets import PRESETS, Grid, rules_of
+from distill.student import load_model, load_processor
+from distill.targets import make_target
+from pipeline.audio import load_audio
+from pipeline.schema import EMBEDDED_FOLDER
+from tests.distill.material import make_sample
 
 
 def parse_ctranslate2(path: Path) -> dict[str, np.ndarray]:
@@ -139,3 +147,40 @@ def test_a_model_on_integer_kernels_says_nearly_the_same(teacher, preset: str, t
     assert (ours - theirs).norm() < 0.1 * theirs.norm()
     generated = model.generate(inputs["input_features"], language="en", max_new_tokens=4)
     assert torch.as_tensor(generated).shape[0] == 2
+
+
+@pytest.fixture(scope="module")
+def embedded_batch() -> dict[str, torch.Tensor]:
+    """The embedded test clips' features, and their references as the decoder is given them."""
+    rows = [json.loads(line) for line in (EMBEDDED_FOLDER / "test.jsonl").open()][:8]
+    sounds = [
+        load_audio(EMBEDDED_FOLDER / row["audio_filepath"], row["offset"], row["duration"])
+        for row in rows
+    ]
+    processor = load_processor("embedded")
+    features = processor.feature_extractor(sounds, sampling_rate=16_000, return_tensors="pt")
+    targets = [
+        make_target(make_sample(row["text"], row["duration"]), processor.tokenizer) for row in rows
+    ]
+    inputs, labels = pad_targets([target for target in targets if target is not None], 0)
+    return {
+        "input_features": features.input_features, "decoder_input_ids": inputs, "labels": labels
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("preset", ["paper", "w8"])
+def test_integers_choose_the_token_of_the_float_kernels_in_99_of_100(
+    embedded_batch: dict[str, torch.Tensor], preset: str, tmp_path: Path
+):
+    """Real speech by the embedded teacher, word by word along the references."""
+    teacher = load_model("embedded")
+    save(teacher, quantise(teacher, rules_of(preset)), tmp_path)
+    kept = embedded_batch["labels"] != IGNORED
+    inputs = {name: value for name, value in embedded_batch.items() if name != "labels"}
+    with torch.no_grad():
+        chosen = [
+            loading(tmp_path).eval()(**inputs).logits[kept].argmax(-1)
+            for loading in (load_with_integers, load)
+        ]
+    assert len(chosen[0]) > 80
+    assert (chosen[0] == chosen[1]).float().mean() >= 0.99

@@ -10,11 +10,14 @@ import torch
 
 from distill.config import ValidationConfig
 from distill.data_config import DataConfig, Stage
+from distill.encoder_memory import EncoderMemory
 from distill.student import load_model
-from distill.study import make_student_of, study, training_speakers, unseen
+from distill.study import Comparisons, StudyResults, study, training_speakers, unseen
 from distill.study_arms import Arm, make_arms, pairs
 from distill.study_config import StudyConfig
 from distill.study_judging import Listener, weight_bytes
+from distill.study_training import make_student_of, train_all
+from distill.trainer import DistillationTrainer
 from distill.validation import validation_clips
 from tests.distill.material import make_clips, make_sample, write_dataset
 
@@ -115,12 +118,21 @@ def test_matchings_and_grids_change_one_thing_each(config: StudyConfig):
     assert [t.hidden and t.hidden.seed for t in drawn] == [t.seed for t in drawn] == [1, 2]
 
 
+def test_a_threshold_that_is_the_compared_students_is_not_trained_again(config: StudyConfig):
+    reading = dataclasses.replace(config.data.filter, max_wer=0.1)
+    config = dataclasses.replace(config, data=dataclasses.replace(config.data, filter=reading))
+    arms = by_name(make_arms(config, 4))
+    assert arms["threshold-10"].config == arms["layers-2"].config
+    assert arms["threshold-100"].config.output != arms["layers-2"].config.output
+
+
 def test_pairs_hold_each_answer_against_its_question(config: StudyConfig):
     config = dataclasses.replace(
         config, matchings=["uniform", "dynamic_dp"], quantised=["w4"], max_steps=9
     )
-    found = pairs(config, {arm.name for arm in make_arms(config, 4)})
+    found = pairs(config, {"teacher", *(arm.name for arm in make_arms(config, 4))})
     for pair in (
+        ("layers-2", "teacher"),
         ("layers-2", "labels-only"),
         ("layers-1", "layers-2"),
         ("matching-dynamic_dp", "matching-uniform"),
@@ -274,16 +286,81 @@ def test_a_study_makes_the_table_and_trains_nothing_twice(
     for part in ("**layers-2**", "labels-only", "## By threshold", "Table 21", "Made on"):
         assert part in page
     assert "- `layers-2` against `labels-only`: " in page
+    assert "- **Loss.** The teacher's distribution beside its labels " in page
+    assert "## By language" not in page
     assert not list(output.glob("*/seed-0/checkpoints"))
 
     def fail(*_arguments: Any, **_options: Any) -> None:
         raise AssertionError("trained or heard again")
 
     monkeypatch.setattr("distill.trainer.DistillationTrainer.train", fail)
-    monkeypatch.setattr("distill.train.init", fail)
+    monkeypatch.setattr("distill.study_training.init", fail)
     monkeypatch.setattr(Listener, "_hear", fail)
     again = study(config)
     assert [arm.seeds for arm in again.arms] == [arm.seeds for arm in results.arms]
+
+
+def test_an_interrupted_study_goes_on_and_ends_as_an_undisturbed_one(
+    config: StudyConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    config = dataclasses.replace(
+        config, decoder_layers=[], corrupted=[], shares=[], max_steps=4, speed_rounds=0
+    )
+    whole = study(dataclasses.replace(config, output=str(tmp_path / "whole")))
+    compute = DistillationTrainer.compute_loss
+    taken: list[tuple[str, int]] = []
+
+    def study_until(last: tuple[str, int] | None) -> StudyResults:
+        def watched(trainer: DistillationTrainer, *arguments: Any, **options: Any) -> Any:
+            arm = str(Path(trainer.config.output).relative_to(config.output))
+            taken.append((arm, trainer.state.global_step))
+            if taken[-1] == last:
+                raise KeyboardInterrupt
+            return compute(trainer, *arguments, **options)
+
+        monkeypatch.setattr(DistillationTrainer, "compute_loss", watched)
+        taken.clear()
+        return study(config)
+
+    with pytest.raises(KeyboardInterrupt):
+        study_until(("labels-only/seed-0", 3))
+    assert taken[:4] == [("layers-2/seed-0", step) for step in range(4)]
+    resumed = study_until(None)
+    # from the checkpoint of the student that it stood at, and none before it again
+    assert taken[0] == ("labels-only/seed-0", 2)
+    assert len(taken) == 2 + 2 * 4
+    assert resumed.arms == whole.arms
+
+
+def test_students_that_share_what_the_encoder_heard_are_the_same_students(
+    config: StudyConfig, monkeypatch: pytest.MonkeyPatch
+):
+    """Also where the encoder is put on a grid in the middle of the training."""
+    config = dataclasses.replace(
+        config, decoder_layers=[], corrupted=[], shares=[0.9], seeds=[0], max_steps=3,
+        quantised=["w8"], quantised_kinds=["trained", "labels-only"],
+    )  # fmt: skip
+    students, hits = {}, {}
+    for name, memory in (("shared", EncoderMemory()), ("alone", EncoderMemory(kept_bytes=0))):
+        monkeypatch.setattr("distill.study_training.EncoderMemory", lambda kept=memory: kept)
+        output = Path(config.output) / name
+        of_output = dataclasses.replace(config, output=str(output))
+        train_all(list(make_arms(of_output, 4)), of_output)
+        students[name] = {
+            str(path.relative_to(output)): path.read_bytes()
+            for path in sorted(output.glob("*/seed-0/student/*.safetensors"))
+        }
+        hits[name] = memory.hits
+    assert len(students["alone"]) == 5
+    assert students["shared"] == students["alone"]
+    # labels-only: 3; on a grid from the second step on, with the teacher: 1 + 3, without: 3
+    assert hits == {"shared": 3 + (1 + 3) + 3, "alone": 0}
+
+
+def test_error_rates_are_given_for_each_language():
+    counts = {"a": np.array([[[1, 10, 2, 50], [3, 10, 9, 50], [0, 5, 0, 20]]])}
+    table = Comparisons(counts, np.array([0, 1, 1]), ["de", "en", "de"], 10)
+    assert table.by_language("a") == {"de": 1 / 15, "en": 3 / 10}
 
 
 def test_a_study_of_grids_compares_students_with_themselves_rounded(config: StudyConfig):

@@ -17,6 +17,7 @@ def arm(name: str, question: str, wer: float, **fields: Any) -> dict[str, Any]:
     return {
         "name": name, "question": question, "layers": 2, "parameters": 1_234_567,
         "size_bytes": 2_500_000, "hours": 0.5,
+        "by_language": {"en": wer},
         "wer": wer, "wer_low": wer - 0.02, "wer_high": wer + 0.03, "seeds": [wer, wer],
         "cer": wer / 2, "cer_low": wer / 2 - 0.01, "cer_high": wer / 2 + 0.01,
         "difference": difference(wer - 0.2), "speed": 1.5,
@@ -27,7 +28,8 @@ def arm(name: str, question: str, wer: float, **fields: Any) -> dict[str, Any]:
 def results(*arms: dict[str, Any]) -> dict[str, Any]:
     return {
         "teacher": "embedded", "teacher_wer": 0.1, "teacher_low": 0.08, "teacher_high": 0.12,
-        "teacher_cer": 0.05, "test_clips": 30, "test_speakers": 4, "seen_speakers_left_out": 3,
+        "teacher_cer": 0.05, "teacher_by_language": {"en": 0.1},
+        "test_clips": 30, "test_speakers": 4, "seen_speakers_left_out": 3,
         "max_steps": 500, "arms": list(arms), "pairs": [],
         "config": {"layers": 2, "seeds": [0, 1], "bootstrap_samples": 2000, "resample": "clips"},
         "hardware": {"processor": "a processor", "gpus": [], "threads": 2},
@@ -93,11 +95,28 @@ def test_a_difference_has_its_sign_and_its_interval_and_the_compared_one_has_non
 def test_the_page_says_what_the_intervals_show_and_no_more():
     page = to_markdown(results(BASE) | {"pairs": [pair(difference(-0.03), "fewer errors")]})
     expected = sentence(pair(difference(-0.03), "fewer errors"))
-    assert page.endswith(f"## What the intervals say\n\n{expected}\n")
+    heading, _, sentences = page.rpartition("## What the intervals say\n\n")[2].partition("\n\n")
+    assert (
+        heading
+        == "- **w4.** Training on the grid is better than rounding: WER -3.0 (-4.0 to -2.0)."
+    )
+    assert "Each of the 1 comparisons below" in sentences
+    assert page.endswith(f"\n\n{expected}\n")
     assert expected == (
         "- `w4-trained` against `w4-rounded`: fewer errors (WER -3.0 (-4.0 to -2.0) points); in "
         "characters no difference shown (CER -20.0 %, -60.0 to +20.0, relatively)."
     )
+
+
+def test_several_languages_have_a_table_of_their_own():
+    teacher = {"teacher_by_language": {"de": 0.2, "ja": 0.1}}
+    page = to_markdown(results(BASE | {"by_language": {"de": 0.25, "ja": 0.125}}) | teacher)
+    table = page.split("## By language\n")[1].splitlines()
+    assert [row for row in table if row.startswith("|")] == [
+        "| student | de | ja |", "| --- | --- | --- |",
+        "| teacher | 20.0 % | 10.0 % |", "| layers-2 | 25.0 % | 12.5 % |",
+    ]  # fmt: skip
+    assert "## By language" not in to_markdown(results(BASE))
 
 
 def test_the_page_says_who_was_tested_on_what():

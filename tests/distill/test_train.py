@@ -23,8 +23,7 @@ from distill.data_config import AugmentConfig
 from distill.loss_config import LossConfig
 from distill.student import load_model, load_processor
 from distill.train import train
-from distill.trainer import DistillationTrainer
-from tests.distill.material import make_audio
+from tests.distill.material import KilledError, kill_at, make_audio
 
 Configure = Callable[..., TrainConfig]
 
@@ -90,20 +89,6 @@ def test_the_resolved_configuration_stands_beside_the_student(configure: Configu
 
 def losses(output: Path | str) -> list[tuple[float, float, float]]:
     return [(e["step"], e["loss"], e["kl"]) for e in history(output) if "loss" in e]
-
-
-class KilledError(Exception):
-    """A training that was killed at a step."""
-
-
-def kill_at(monkeypatch: pytest.MonkeyPatch, step: int) -> None:
-    def die(trainer: DistillationTrainer, *arguments: Any, **options: Any) -> Any:
-        if trainer.state.global_step == step:
-            raise KilledError
-        return compute(trainer, *arguments, **options)
-
-    compute = DistillationTrainer.compute_loss
-    monkeypatch.setattr(DistillationTrainer, "compute_loss", die)
 
 
 @pytest.mark.parametrize("num_workers", [0, 2])

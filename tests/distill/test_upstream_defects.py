@@ -1,18 +1,5 @@
-"""What went wrong in the reference scripts (distil-whisper at cc96130), and must not here.
-
-Where each defect that concerns training is held off, by what it prevented:
-
-- teacher and student see the same decoder inputs; a teacher without gradients, not wrapped; a
-  frozen encoder in evaluation mode: test_trainer
-- both weights of the loss, and T², are free: test_losses
-- prompt and start token are masked, once, within 448 tokens; tokens by name: test_targets
-- clips of exactly 30.0 s, small folders beside large ones, every clip once: test_data
-- tokens weigh the same over micro-batches and processes: test_losses, test_distributed
-- exact resume, twice; whole checkpoints; 9.9 % is better than 10.1 %; patience: test_train
-- listed and counted layers, alignment heads: test_student
-
-The rest stands here.
-"""
+"""Defects of the reference scripts that are held off nowhere else; tests/test_upstream_defects.py
+lists all of them with their tests."""
 
 import itertools
 from collections.abc import Callable, Iterator

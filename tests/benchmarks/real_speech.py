@@ -1,0 +1,140 @@
+"""A study on human speech: labels by a teacher of Whisper-tiny's size, speakers nobody has heard.
+
+    python -m tests.benchmarks.real_speech --output runs/real-speech
+    python -m tests.benchmarks.real_speech --output runs/real-speech-matching --matching
+
+It takes the short English sentences and the teacher of `tests/shared_data.py`, puts every fifth
+speaker aside for the test, and runs the two commands that anybody would run: `whisper-pipeline run`
+labels, `whisper-distill study` trains and compares students of one and two decoder layers, with and
+without the teacher's distribution (or, with `--matching`, by several maps from layer to layer). The
+manifests and the configurations of both commands stay in the output, and either command may be run
+again by itself. The teacher has heard this corpus in its own training, the test speakers too: what
+is judged is the distance of students from it.
+"""
+
+import argparse
+import itertools
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from tests.shared_data import ABSENT, SPEECH, TEACHER
+
+CORPUS = SPEECH / "en_speechocean_train"
+LICENCE = "cc-by-4.0"
+
+
+def utterances(test: bool, num_speakers: int, from_each: int) -> Iterator[dict[str, Any]]:
+    """Yield the first utterances of speakers, those of the test or the others."""
+    with (CORPUS / "manifest.jsonl").open(encoding="utf-8") as lines:
+        rows = sorted(map(json.loads, lines), key=lambda row: (row["speaker"], row["id"]))
+    by_speaker = [list(group) for _, group in itertools.groupby(rows, lambda row: row["speaker"])]
+    chosen = [group for n, group in enumerate(by_speaker) if (n % 5 == 0) == test]
+    for row in itertools.chain.from_iterable(group[:from_each] for group in chosen[:num_speakers]):
+        yield row | {"audio_filepath": str(CORPUS / row["audio_filepath"])}
+
+
+def write_manifest(path: Path, rows: Iterator[dict[str, Any]]) -> None:
+    """Write utterances as `whisper-pipeline` reads them."""
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+
+
+def labelling(output: Path, threads: int) -> dict[str, Any]:
+    """Configure `whisper-pipeline run`."""
+    corpora = [
+        {
+            "name": "speechocean",
+            "kind": "manifest",
+            "path": str(output / f"{split}.jsonl"),
+            "language": "en",
+            "licence": LICENCE,
+            "split": split,
+        }
+        for split in ("train", "test")
+    ]
+    return {
+        "output": str(output / "data"),
+        "corpora": corpora,
+        "teacher": {"model": str(TEACHER), "num_threads": threads},
+        "decoding": {"timestamps": False, "temperatures": [0.0]},  # it has no timestamps
+        # about what it errs itself: with 10 % hardly a clip would be left
+        "filter": {"max_wer": 0.4},
+    }
+
+
+def studying(output: Path, arguments: argparse.Namespace) -> dict[str, Any]:
+    """Configure `whisper-distill study`."""
+    shards = [str(output / "data")]
+    questions: dict[str, Any] = {"decoder_layers": [1, 2], "labels_only": True, "zero_shot": True}
+    if arguments.matching:
+        questions = {
+            "decoder_layers": [],
+            "labels_only": False,
+            "matchings": ["uniform", "dynamic_greedy", "dynamic_dp", "reverse"],
+        }
+    return questions | {
+        "output": str(output / "study"),
+        "teacher": str(TEACHER),
+        "data": {
+            "shards": shards,
+            "batch_seconds": 40,
+            "timestamp_probability": 0.0,
+            "curriculum": [{"full_windows": 0.05}],
+        },
+        "shares": [],
+        "test": {"shards": shards, "split": "test", "max_clips": None},
+        "seeds": list(range(arguments.seeds)),
+        "max_steps": arguments.steps,
+        "learning_rate": 1e-4,
+        "warmup_steps": arguments.steps // 10,
+        "speed_rounds": 3,
+        "dtype": arguments.dtype,
+        "device": "cpu",
+    }
+
+
+def main() -> None:
+    """Write manifests and configurations, run both commands, and print the table."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--output", type=Path, default=Path("runs/real-speech"))
+    parser.add_argument("--speakers", type=int, default=30, help="to learn from, of 100")
+    parser.add_argument("--test_speakers", type=int, default=25, help="of 25")
+    parser.add_argument("--from_each", type=int, default=20, help="utterances of each, of 20")
+    parser.add_argument("--test_from_each", type=int, default=4)
+    parser.add_argument("--steps", type=int, default=100)
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--dtype", choices=["float32", "bfloat16"], default="bfloat16")
+    parser.add_argument("--threads", type=int, default=os.cpu_count())
+    parser.add_argument("--matching", action="store_true", help="compare maps of layers instead")
+    arguments = parser.parse_args()
+    if not TEACHER.is_dir():
+        raise SystemExit(ABSENT)
+    output = arguments.output
+    output.mkdir(parents=True, exist_ok=True)
+    learnt = utterances(False, arguments.speakers, arguments.from_each)
+    tested = utterances(True, arguments.test_speakers, arguments.test_from_each)
+    write_manifest(output / "train.jsonl", learnt)
+    write_manifest(output / "test.jsonl", tested)
+    seconds = {}
+    for command, config in (
+        (["pipeline", "run"], labelling(output, arguments.threads)),
+        (["distill", "study"], studying(output, arguments)),
+    ):
+        path = output / f"{command[1]}.yaml"
+        path.write_text(yaml.safe_dump(config, sort_keys=False))
+        started = time.perf_counter()
+        subprocess.run([sys.executable, "-m", *command, "--config", str(path)], check=True)
+        seconds[" ".join(command)] = round(time.perf_counter() - started)
+    print((output / "study" / "study.md").read_text())
+    print(json.dumps({"seconds": seconds}))
+
+
+if __name__ == "__main__":
+    main()
