@@ -70,9 +70,9 @@ class ClipUtterance:
 class Sample:
     """The `<key>.json` member beside `<key>.flac`: one clip with its reference, label and evidence.
 
-    `wer`, `cer` and the error counts are None where the corpus has no reference; every other field
-    is always set ("" for an unknown speaker), because the Hub's viewer infers types from the first
-    samples of a shard.
+    `wer`, `cer`, `orthographic_wer` and the error counts are None where the corpus has no
+    reference; every other field is always set ("" for an unknown speaker), because the Hub's viewer
+    infers types from the first samples of a shard.
     """
 
     id: str
@@ -117,6 +117,11 @@ class Sample:
     teacher_revision: str
     token_logprobs: tuple[float, ...] = ()
     """Of each of `tokens`, where `decoding.token_logprobs` asked for them; else ()."""
+    normalizer: str = ""
+    """Which rules both texts went through before they were compared, "english" or "basic"; ""
+    without a reference."""
+    orthographic_wer: float | None = None
+    """The rate of `metric` with casing, punctuation and spelling as they are."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -380,7 +385,8 @@ def sidecar_path(folder: str | Path, name: str, shard: str) -> Path:
 def with_label(sample: Sample, label: SidecarLabel) -> Sample:
     """Return a sample with another teacher's label; what came before it was heard by the first."""
     fields = {f.name: getattr(label, f.name) for f in dataclasses.fields(label) if f.name != "id"}
-    return dataclasses.replace(sample, previous_pseudo_label=None, token_logprobs=(), **fields)
+    unknown = {"previous_pseudo_label": None, "token_logprobs": (), "orthographic_wer": None}
+    return dataclasses.replace(sample, **unknown, **fields)
 
 
 def model_path(name: str) -> str:
