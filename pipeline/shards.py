@@ -1,8 +1,8 @@
 """Shards: the kept clips of a block as one WebDataset tar, and the record that commits the block.
 
-A shard is written under a temporary name, read back byte by byte, and only then renamed; its record follows last
-and readers trust nothing else. Members are sorted and carry no clock and no owner, so a rebuild of
-the same block is the same file byte for byte.
+A shard is written under a temporary name, read back by its hash, and only then renamed; its record
+follows last and readers trust nothing else. Members are sorted and carry no clock and no owner, so
+a rebuild of the same block is the same file byte for byte.
 """
 
 import hashlib
@@ -194,7 +194,7 @@ def _write_members(path: Path, members: dict[str, tuple[bytes, bytes]]) -> str:
     """Write a tar that depends on nothing but the members; return the hash of what was given."""
     with path.open("wb") as file:
         stream = _HashedFile(file)
-        with TarWriter(stream, encoder=False, mtime=0, user="", group="") as tar:
+        with TarWriter(cast(BinaryIO, stream), encoder=False, mtime=0, user="", group="") as tar:
             for key in sorted(members):
                 flac, text = members[key]
                 tar.write({"__key__": key, "flac": flac, "json": text})
