@@ -226,6 +226,8 @@ def _report(options: Namespace) -> int:
     from pipeline.report import write_report
 
     output = path_of(options.output)
+    if per_cent := [limit for limit in options.thresholds if 2 < limit <= 100]:
+        logger.warning("threshold %g is a fraction: 0.1 is 10 %% WER", per_cent[0])
     write_report(output, limits=options.thresholds)
     print(f"Wrote {output / 'report.json'} and {output / 'report.html'}.")
     return 0

@@ -10,6 +10,7 @@ import numpy as np
 
 from pipeline.plan import Plan
 from pipeline.schema import MAX_CLIP_SECONDS, ShardEntry
+from pipeline.scoring import metric_of
 from pipeline.shards import CommitRecord
 from pipeline.sweep import Judged, hours
 
@@ -46,8 +47,10 @@ class LanguageReport:
     kept: int
     hours: float
     hours_kept: float
+    metric: str
+    """What its error rate counts: "wer" is of words, "cer" of characters."""
     wer: float | None
-    """Of all its clips with a reference: summed errors over summed words."""
+    """Of all its clips with a reference: summed errors over summed words, or characters."""
     wer_kept: float | None
 
 
@@ -115,6 +118,7 @@ def by_language(judged: Judged) -> tuple[LanguageReport, ...]:
                 kept=int(kept.sum()),
                 hours=hours(float(judged.seconds[mine].sum())),
                 hours_kept=hours(float(judged.seconds[kept].sum())),
+                metric=metric_of("", language),
                 wer=_corpus_rate(judged, mine),
                 wer_kept=_corpus_rate(judged, kept),
             )

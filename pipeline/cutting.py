@@ -80,6 +80,8 @@ def join(samples: Sequence[Sample], clip_id: str, gap_samples: int) -> Sample:
         substitutions=scored and scored.substitutions,
         deletions=scored and scored.deletions,
         insertions=scored and scored.insertions,
+        normalizer=scored.normalizer if scored else "",
+        orthographic_wer=scored and scored.orthographic_wer,
         avg_logprob=round(logprobs / sum(weights), 4),
         no_speech_prob=max(s.no_speech_prob for s in samples),
         compression_ratio=max(s.compression_ratio for s in samples),
@@ -136,6 +138,7 @@ def _piece(row: Sample, utterance: ClipUtterance) -> Sample:
         substitutions=utterance.substitutions,
         deletions=utterance.deletions,
         insertions=utterance.insertions,
+        orthographic_wer=None,
     )
 
 

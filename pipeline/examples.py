@@ -65,6 +65,7 @@ class Example:
     substitutions: int | None
     deletions: int | None
     insertions: int | None
+    orthographic_wer: float | None
     avg_logprob: float
     no_speech_prob: float
     compression_ratio: float
@@ -129,6 +130,7 @@ def make_example(group: str, row: Sample, bits: int) -> Example:
         substitutions=row.substitutions,
         deletions=row.deletions,
         insertions=row.insertions,
+        orthographic_wer=row.orthographic_wer,
         avg_logprob=row.avg_logprob,
         no_speech_prob=row.no_speech_prob,
         compression_ratio=row.compression_ratio,

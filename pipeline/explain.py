@@ -1,7 +1,7 @@
 """The whole story of a clip or utterance: where it came from, what every rule says, where it is."""
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from rapidfuzz.process import extract
@@ -29,9 +29,9 @@ def explain(output: str | AnyPath, wanted: str, **overrides: Any) -> list[str]:
     them would give, while the shards are what they are.
 
     Raises:
-        FileNotFoundError: the folder holds no run, or its blocks are not labelled yet.
-        ValueError: no clip and no utterance has the id, and the message names the nearest ones; or
-            an option is out of range.
+        FileNotFoundError: the folder holds no run.
+        ValueError: no clip and no utterance has the id, and the message names the nearest ones; a
+            ledger part is damaged or of another release; or an option is out of range.
     """
     layout = Layout(path_of(output))
     config, plan = read_run(layout)
@@ -39,26 +39,27 @@ def explain(output: str | AnyPath, wanted: str, **overrides: Any) -> list[str]:
     context = ledger_context(limits, plan, layout)
     texts: list[str] = []
     ids: list[str] = []
-    for block, found, failures, seen in _search(plan, layout, wanted):
+    labelled = [b for b in plan.blocks if layout.ledger(plan.keys.label_key, b.id).is_file()]
+    for block, found, failures, seen in _search(labelled, plan, layout, wanted):
         ids += seen
         texts += [_label_text(row, block, layout, limits, context, overrides) for row in found]
-        texts += [_failure_text(f) for f in failures if wanted in (f.id, *f.utterance_ids)]
+        texts += [_failure_text(f, block) for f in failures if wanted in (f.id, *f.utterance_ids)]
     if not texts:
         nearest = [match for match, *_ in extract(wanted, ids, limit=NUM_SUGGESTIONS)]
         hint = f"; the nearest are {', '.join(map(repr, nearest))}" if nearest else ""
+        if missing := len(plan.blocks) - len(labelled):
+            hint += f"; {missing} of {len(plan.blocks)} blocks are not labelled yet: run again"
         raise ValueError(f"{output} has no clip or utterance with the id {wanted!r}{hint}")
     return texts
 
 
 def _search(
-    plan: Plan, layout: Layout, wanted: str
+    blocks: Sequence[Block], plan: Plan, layout: Layout, wanted: str
 ) -> Iterator[tuple[Block, list[LedgerRow], list[Failure], list[str]]]:
     """Yield each block with its rows of that id, its failures, and all ids that it has."""
     key = plan.keys.label_key
-    for block in plan.blocks:
+    for block in blocks:
         part = layout.ledger(key, block.id)
-        if not part.is_file():
-            raise FileNotFoundError(f"{part} does not exist: block {block.id} is not labelled yet")
         ids = read_table(part, ["id", "utterances"]).to_pylist()
         named = [{row["id"], *(u["id"] for u in row["utterances"])} for row in ids]
         found: list[LedgerRow] = []
@@ -101,6 +102,10 @@ def _label_text(
         ]
     if row.wer is not None and row.cer is not None:
         limit = f"judged by {row.metric}, limit {config.max_wer}"
+        if row.normalizer:
+            limit = f"{row.normalizer} normaliser, {limit}"
+        if row.orthographic_wer is not None:
+            limit = f"as written {row.orthographic_wer:.4f}; {limit}"
         lines.append(
             f"  errors     wer {row.wer:.4f}, cer {row.cer:.4f} ({row.substitutions} substituted, "
             f"{row.deletions} deleted, {row.insertions} inserted; {limit})"
@@ -111,10 +116,11 @@ def _label_text(
         f"truncated {str(row.truncated).lower()}"
     )
     said = verdicts(row, config, context)
-    passed = [v.reason for v in said if not v.rejected]
-    lines.append(f"  passes     {', '.join(passed)}")
-    if failed := [v.reason for v in said if v.rejected]:
-        lines.append(f"  fails      {', '.join(failed)}")
+    verdict_of = {v.reason: "fails" if v.rejected else "passes" for v in said}
+    verdict_of |= dict.fromkeys(config.switched_off, "off")
+    for verdict in ("passes", "fails", "off"):
+        if named := [reason for reason, of in verdict_of.items() if of == verdict]:
+            lines.append(f"  {verdict:<10} {', '.join(named)}")
     if reason is None and error_rate(row) is None and row.split in config.splits:
         lines.append("  note       without a reference; only the rules that need none judged it")
     lines.append(f"  teacher    {row.teacher} at {row.teacher_revision}")
@@ -141,11 +147,17 @@ def _run_context(config: FilterConfig, layout: Layout) -> Context:
     return ledger_context(config, plan, layout)
 
 
-def _failure_text(failed: Failure) -> str:
+def _failure_text(failed: Failure, block: Block) -> str:
     """Say where something went wrong, or which rule turned an utterance away before the teacher."""
     if failed.stage == RULE_STAGE:
-        return f"{failed.id}: rejected, reason: {failed.error}\n  {failed.message}"
+        what = f"rejected, reason: {failed.error} (before the teacher)"
+    else:
+        what = (
+            f"failed at stage {failed.stage} with {failed.error}, attempts: {failed.attempts} "
+            "(`run --retry_failed` tries again)"
+        )
     return (
-        f"{failed.id}: failed at stage {failed.stage} with {failed.error}, "
-        f"attempts: {failed.attempts}\n  {failed.message}"
+        f"{failed.id}: {what}\n  why        {failed.message}\n"
+        f"  corpus     {block.corpus}, split {block.split}\n"
+        f"  shard      in none; its block is {block.id}"
     )

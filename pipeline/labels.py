@@ -18,13 +18,19 @@ def read_run(layout: Layout) -> tuple[PipelineConfig, Plan]:
 
     Raises:
         FileNotFoundError: the folder holds no run.
+        ValueError: one of the two files is damaged.
     """
     if not layout.plan.is_file() or not layout.config.is_file():
         raise FileNotFoundError(
             f"{layout.output} holds no run: there is no plan.json and config.yaml in it. "
             "Give the folder that a config names as `output`."
         )
-    plan = from_json(Plan, layout.plan.read_text(encoding="utf-8"))
+    try:
+        plan = from_json(Plan, layout.plan.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(
+            f"{layout.plan} is damaged or of another release ({error}); run the pipeline again"
+        ) from error
     return load_config(layout.config), plan
 
 

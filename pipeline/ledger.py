@@ -84,6 +84,8 @@ LEDGER_SCHEMA = pa.schema(
         pa.field("teacher", pa.string(), nullable=False),
         pa.field("teacher_revision", pa.string(), nullable=False),
         pa.field("token_logprobs", pa.list_(pa.float64()), nullable=False),
+        pa.field("normalizer", pa.string(), nullable=False),
+        pa.field("orthographic_wer", pa.float64()),
     ]
 )
 
@@ -126,8 +128,19 @@ def read_ledger(path: str | AnyPath) -> tuple[list[LedgerRow], dict[str, str]]:
         ValueError: the part is damaged, or of a release with other fields.
     """
     table = _parquet(path, lambda path: pq.read_table(path, page_checksum_verification=True))
-    rows = [from_dict(Sample, row) for row in table.to_pylist()]
+    try:
+        rows = [from_dict(Sample, row) for row in table.to_pylist()]
+    except ValueError as error:
+        raise of_another_release(path, str(error)) from error
     return rows, _text(table.schema.metadata)
+
+
+def of_another_release(path: str | AnyPath, why: str) -> ValueError:
+    """Return the error that says why a part cannot be used, and what to do."""
+    return ValueError(
+        f"{path} is of a release with another schema: {why}. Use the release that wrote it, or "
+        "delete it and run the pipeline again to label its block."
+    )
 
 
 def read_ledger_metadata(path: str | AnyPath) -> dict[str, str] | None:

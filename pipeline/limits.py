@@ -70,6 +70,24 @@ class FilterConfig:
     """Splits whose labels are judged. The others lose only clips without a reference: an evaluation
     set must not be chosen by the model it evaluates."""
 
+    @property
+    def switched_off(self) -> frozenset[str]:
+        """The reasons that these options never give, whatever the label."""
+        on = {
+            "language": self.foreign_script or self.min_language_probability is not None,
+            "logprob": self.min_avg_logprob is not None,
+            "hallucination": self.stock_phrases,
+            "no_reference": self.require_reference,
+            "too_short": self.min_seconds > 0,
+            "too_long": self.max_seconds is not None,
+            "speaking_rate": self.speaking_rate != "off",
+            "disagreement": self.max_disagreement is not None,
+            "unlikely": bool(self.acceptance_model),
+            "duplicate": self.drop_duplicates,
+            "contaminated": bool(self.evaluation_sets),
+        }
+        return frozenset(reason for reason, is_on in on.items() if not is_on)
+
     def __post_init__(self) -> None:
         """Refuse limits that no clip, or every clip, would pass, and those that lack a partner."""
         _at_least("max_wer", self.max_wer, 0, "a fraction of at least 0; 0.1 is 10 %")

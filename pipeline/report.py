@@ -41,7 +41,7 @@ from pipeline.ledger import read_table
 from pipeline.limits import FilterConfig
 from pipeline.measures import RuleMeasure, measure_planted
 from pipeline.plan import Block, Plan
-from pipeline.plots import bars, curve
+from pipeline.plots import bars, calibration, trade_off
 from pipeline.schema import Index, read_index
 from pipeline.sweep import (
     DURATION_EDGES,
@@ -74,6 +74,8 @@ class Report:
     teacher_seconds: float
     wall_seconds: float
     rtfx: float
+    stage_seconds: dict[str, float]
+    """Work by stage, summed over workers and runs."""
     cost: float | None
     """At the price of an hour of one worker; None where the configuration has none."""
     cost_per_kept_hour: float | None
@@ -150,6 +152,7 @@ def make_report(
         teacher_seconds=totals.teacher_seconds,
         wall_seconds=totals.wall_seconds,
         rtfx=totals.rtfx,
+        stage_seconds=dict(sorted(totals.stage_seconds.items())),
         cost=totals.cost,
         cost_per_kept_hour=totals.cost_per_kept_hour,
         stage_seconds=totals.stage_seconds,
@@ -189,29 +192,29 @@ def render(report: Report, audio: dict[str, str]) -> str:
     )
     learnt = report.acceptance
     plots = {
-        "sweep": curve(
-            [(100 * p.max_wer, p.hours) for p in report.sweep],
-            "Hours kept by threshold",
-            "hours kept, by the highest error rate that is kept, %",
-            marked=100 * report.max_wer,
+        "sweep": trade_off(
+            sorted(
+                (100 * p.max_wer, p.hours, None if p.mean_wer is None else 100 * p.mean_wer)
+                for p in report.sweep
+            ),
+            100 * report.max_wer,
+            "Hours kept and error rate of what is kept, by threshold",
         ),
         "rates": bars(
             _bin_labels(report.histogram, 100),
             [b.clips for b in report.histogram],
             "Clips by error rate",
-            "clips, by error rate up to, %",
+            "error rate between label and reference, %",
         ),
         "durations": bars(
             _bin_labels(report.durations, 1),
             [b.clips for b in report.durations],
             "Clips by duration",
-            "clips, by seconds up to",
+            "duration, seconds",
         ),
-        "calibration": curve(
+        "calibration": calibration(
             sorted((p.predicted, p.observed) for p in learnt.calibration),
             "Predicted and observed share of clips that the reference keeps",
-            "share that the reference keeps, by predicted probability",
-            diagonal=True,
         )
         if learnt
         else "",
@@ -220,6 +223,11 @@ def render(report: Report, audio: dict[str, str]) -> str:
         report=report,
         plots=plots,
         audio=audio,
+        before=_not_by_rules(report),
+        bins=[
+            ("error rate, %", _bin_labels(report.histogram, 100), report.histogram),
+            ("duration, seconds", _bin_labels(report.durations, 1), report.durations),
+        ],
         configuration=json.dumps(report.configuration, indent=2, ensure_ascii=False),
     )
 
@@ -233,7 +241,26 @@ def _filtered_parts(
 
 
 def _bin_labels(bins: Sequence[Bin], factor: float) -> list[str]:
-    return ["more" if b.upper is None else f"{b.upper * factor:g}" for b in bins]
+    """Name bins by their edges: "0", "0–5", "5–10", "> 10"."""
+    labels, lower = [], 0.0
+    for b in bins:
+        if b.upper is None:
+            labels.append(f"> {lower:g}")
+            continue
+        upper = b.upper * factor
+        labels.append(f"{lower:g}–{upper:g}" if upper > lower else f"{upper:g}")
+        lower = upper
+    return labels
+
+
+def _not_by_rules(report: Report) -> dict[str, int]:
+    """Count rejections that the rules do not account for.
+
+    They were turned away before the teacher, or are of a split that is not filtered.
+    """
+    judged = {rule.reason: rule.first for rule in report.rules}
+    rest = {reason: n - judged.get(reason, 0) for reason, n in report.rejected.items()}
+    return {reason: n for reason, n in rest.items() if n}
 
 
 def _learn(parts: Sequence[AnyPath], judged: Judged, max_wer: float) -> Acceptance | None:

@@ -122,6 +122,8 @@ def _row(item: Labelled, references: Sequence[str | None], model: str, revision:
         teacher=model,
         teacher_revision=revision,
         token_logprobs=label.token_logprobs,
+        normalizer=scored.normalizer if scored else "",
+        orthographic_wer=scored and scored.orthographic_wer,
     )
 
 

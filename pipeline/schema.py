@@ -11,6 +11,7 @@ import functools
 import hashlib
 import json
 import re
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import NoneType, UnionType
@@ -69,9 +70,9 @@ class ClipUtterance:
 class Sample:
     """The `<key>.json` member beside `<key>.flac`: one clip with its reference, label and evidence.
 
-    `wer`, `cer` and the error counts are None where the corpus has no reference; every other field
-    is always set ("" for an unknown speaker), because the Hub's viewer infers types from the first
-    samples of a shard.
+    `wer`, `cer`, `orthographic_wer` and the error counts are None where the corpus has no
+    reference; every other field is always set ("" for an unknown speaker), because the Hub's viewer
+    infers types from the first samples of a shard.
     """
 
     id: str
@@ -116,6 +117,11 @@ class Sample:
     teacher_revision: str
     token_logprobs: tuple[float, ...] = ()
     """Of each of `tokens`, where `decoding.token_logprobs` asked for them; else ()."""
+    normalizer: str = ""
+    """Which rules both texts went through before they were compared, "english" or "basic"; ""
+    without a reference."""
+    orthographic_wer: float | None = None
+    """The rate of `metric` with casing, punctuation and spelling as they are."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -219,7 +225,8 @@ def to_json(value: Any) -> str:
         ValueError: a number is not finite; JSON has no such numbers, and readers would refuse them.
     """
     return json.dumps(
-        dataclasses.asdict(value),
+        value,
+        default=vars,  # of each dataclass inside, where `asdict` would copy everything first
         ensure_ascii=False,
         allow_nan=False,
         sort_keys=True,
@@ -234,54 +241,95 @@ def from_json(kind: type[T], text: str | bytes) -> T:
 
 def from_dict(kind: type[T], value: Any) -> T:
     """Build a contract dataclass from plain dicts and lists, by the rules of `from_json`."""
-    return _build(kind, value, kind.__name__)
+    return _builder(kind)(value, kind.__name__)
 
 
-_field_types = functools.cache(get_type_hints)
+Builder = Callable[[Any, str], Any]
 
 
 @functools.cache
-def _needed_fields(kind: Any) -> frozenset[str]:
-    """Name the fields of a dataclass that have no default."""
+def _builder(kind: Any) -> Builder:
+    """Return what makes a `kind` out of parsed JSON, or says at which field it does not fit.
+
+    A ledger has millions of values, so what a type asks for is found out once.
+    """
+    if isinstance(kind, type) and dataclasses.is_dataclass(kind):
+        return _dataclass_builder(kind)
+    origin, args = get_origin(kind), get_args(kind)
+    if origin is UnionType:
+        return _optional_builder(next(a for a in args if a is not NoneType))
+    if origin is tuple:
+        return _tuple_builder(args[0])
+    if origin is dict:
+        return _dict_builder(args[1])
+    return _plain_builder(kind)
+
+
+def _dataclass_builder(kind: Any) -> Builder:
+    fields = {name: (_builder(hint), hint) for name, hint in get_type_hints(kind).items()}
     missing = dataclasses.MISSING
-    return frozenset(
+    needed = frozenset(
         f.name
         for f in dataclasses.fields(kind)
         if f.default is missing and f.default_factory is missing
     )
 
-
-def _build(kind: Any, value: Any, where: str) -> Any:
-    """Make `kind` out of parsed JSON, or say at which field it does not fit."""
-    if isinstance(kind, type) and dataclasses.is_dataclass(kind):
+    def build(value: Any, where: str) -> Any:
         if not isinstance(value, dict):
             raise ValueError(f"{where}: expected an object, got {value!r}")
-        hints = _field_types(kind)
-        missing = sorted(_needed_fields(kind) - value.keys())
-        if missing:
-            raise ValueError(f"{where} lacks the field(s) {', '.join(missing)}")
+        if lacking := sorted(needed - value.keys()):
+            raise ValueError(f"{where} lacks the field(s) {', '.join(lacking)}")
         return kind(
             **{
-                name: _build(t, value[name], f"{where}.{name}")
-                for name, t in hints.items()
+                name: value[name]
+                if type(value[name]) is hint
+                else make(value[name], f"{where}.{name}")
+                for name, (make, hint) in fields.items()
                 if name in value
             }
         )
-    origin, args = get_origin(kind), get_args(kind)
-    if origin is UnionType:
-        inner = next(a for a in args if a is not NoneType)
-        return None if value is None else _build(inner, value, where)
-    if origin is tuple and isinstance(value, list):
-        return tuple(_build(args[0], v, f"{where}[{i}]") for i, v in enumerate(value))
-    if origin is dict and isinstance(value, dict):
-        if args[1] is Any:
-            return dict(value)
-        return {k: _build(args[1], v, f"{where}.{k}") for k, v in value.items()}
-    if kind is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
-    if isinstance(kind, type) and type(value) is kind:
-        return value
-    raise ValueError(f"{where}: expected {getattr(kind, '__name__', kind)}, got {value!r}")
+
+    return build
+
+
+def _optional_builder(kind: Any) -> Builder:
+    make = _builder(kind)
+    return lambda value, where: None if value is None else make(value, where)
+
+
+def _tuple_builder(kind: Any) -> Builder:
+    make = _builder(kind)
+
+    def build(value: Any, where: str) -> Any:
+        if not isinstance(value, list):
+            raise ValueError(f"{where}: expected tuple, got {value!r}")
+        return tuple(
+            v if type(v) is kind else make(v, f"{where}[{i}]") for i, v in enumerate(value)
+        )
+
+    return build
+
+
+def _dict_builder(kind: Any) -> Builder:
+    make = None if kind is Any else _builder(kind)
+
+    def build(value: Any, where: str) -> Any:
+        if not isinstance(value, dict):
+            raise ValueError(f"{where}: expected dict, got {value!r}")
+        return {k: make(v, f"{where}.{k}") if make else v for k, v in value.items()}
+
+    return build
+
+
+def _plain_builder(kind: Any) -> Builder:
+    def build(value: Any, where: str) -> Any:
+        if kind is float and type(value) is int:
+            return float(value)
+        if type(value) is kind:
+            return value
+        raise ValueError(f"{where}: expected {getattr(kind, '__name__', kind)}, got {value!r}")
+
+    return build
 
 
 _NOT_IN_KEYS = re.compile(r"[^A-Za-z0-9_-]")
@@ -342,7 +390,8 @@ def sidecar_path(folder: str | Path, name: str, shard: str) -> Path:
 def with_label(sample: Sample, label: SidecarLabel) -> Sample:
     """Return a sample with another teacher's label; what came before it was heard by the first."""
     fields = {f.name: getattr(label, f.name) for f in dataclasses.fields(label) if f.name != "id"}
-    return dataclasses.replace(sample, previous_pseudo_label=None, token_logprobs=(), **fields)
+    unknown = {"previous_pseudo_label": None, "token_logprobs": (), "orthographic_wer": None}
+    return dataclasses.replace(sample, **unknown, **fields)
 
 
 def model_path(name: str) -> str:

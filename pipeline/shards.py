@@ -1,8 +1,8 @@
 """Shards: the kept clips of a block as one WebDataset tar, and the record that commits the block.
 
-A shard is written under a temporary name, read back, and only then renamed; its record follows last
-and readers trust nothing else. Members are sorted and carry no clock and no owner, so a rebuild of
-the same block is the same file byte for byte.
+A shard is written under a temporary name, read back by its hash, and only then renamed; its record
+follows last and readers trust nothing else. Members are sorted and carry no clock and no owner, so
+a rebuild of the same block is the same file byte for byte.
 """
 
 import hashlib
@@ -91,10 +91,9 @@ def write_shard(path: str | AnyPath, samples: Iterable[tuple[Sample, np.ndarray]
         )
     corpus, split = sources.pop()
     with replacing(path) as temporary:
-        _write_members(temporary, members)
-        written = sum(1 for _ in read_shard(temporary))
-        if written != len(members):
-            raise OSError(f"{path}: wrote {len(members)} clips but read back {written}")
+        sha256 = _write_members(temporary, members)
+        if file_sha256(temporary) != sha256:
+            raise OSError(f"{path}: what is read back is not what was written; check the disk")
         return ShardEntry(
             name=path.name,
             corpus=corpus,
@@ -102,7 +101,7 @@ def write_shard(path: str | AnyPath, samples: Iterable[tuple[Sample, np.ndarray]
             num_samples=len(members),
             duration_seconds=round(math.fsum(durations), 4),
             size_bytes=temporary.stat().st_size,
-            sha256=file_sha256(temporary),
+            sha256=sha256,
         )
 
 
@@ -179,12 +178,24 @@ def _check_length(sample: Sample, audio: np.ndarray) -> None:
         )
 
 
-def _write_members(path: Path, members: dict[str, tuple[bytes, bytes]]) -> None:
-    """Write a tar that depends on nothing but the members."""
-    with (
-        path.open("wb") as stream,
-        TarWriter(stream, encoder=False, mtime=0, user="", group="") as tar,
-    ):
-        for key in sorted(members):
-            flac, text = members[key]
-            tar.write({"__key__": key, "flac": flac, "json": text})
+class _HashedFile:
+    """A file that is written from beginning to end, and the hash of what it was given."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self.sha256 = hashlib.sha256()
+
+    def write(self, data: bytes) -> int:
+        self.sha256.update(data)
+        return self._file.write(data)
+
+
+def _write_members(path: Path, members: dict[str, tuple[bytes, bytes]]) -> str:
+    """Write a tar that depends on nothing but the members; return the hash of what was given."""
+    with path.open("wb") as file:
+        stream = _HashedFile(file)
+        with TarWriter(cast(BinaryIO, stream), encoder=False, mtime=0, user="", group="") as tar:
+            for key in sorted(members):
+                flac, text = members[key]
+                tar.write({"__key__": key, "flac": flac, "json": text})
+    return stream.sha256.hexdigest()

@@ -21,7 +21,7 @@ from pipeline.context import NOTHING, Context
 from pipeline.cutting import pieces
 from pipeline.files import AnyPath
 from pipeline.filters import REASONS, FilterConfig, clip_bits, error_rate, utterance_bits
-from pipeline.ledger import PACKED, open_part, read_ledger
+from pipeline.ledger import PACKED, of_another_release, open_part, read_ledger
 from pipeline.limits import SWEEP
 from pipeline.schema import Sample
 
@@ -171,15 +171,17 @@ def sweep(
     """Say for each threshold what it would keep of the rows, or of those `where` is True.
 
     Raises:
-        ValueError: a threshold is not a fraction of at least 0.
+        ValueError: there is no threshold, or one is not a fraction of at least 0.
     """
+    if not limits:
+        raise ValueError("no threshold to try; give fractions such as 0.05 and 0.1")
     candidates = judged.only_wer_may_reject if where is None else judged.only_wer_may_reject & where
     rates, seconds = judged.rates[candidates], judged.seconds[candidates]
     errors, lengths = judged.errors[candidates], judged.lengths[candidates]
     free = np.isnan(rates) | judged.lenient[candidates]
     points = []
     for limit in limits:
-        if not limit >= 0:
+        if not 0 <= limit < math.inf:
             raise ValueError(f"threshold {limit} is out of range; give fractions such as 0.1")
         kept = free | (rates <= limit)
         words = float(np.nansum(lengths[kept]))
@@ -274,15 +276,23 @@ def _open_part(part: AnyPath) -> pq.ParquetFile:
     needed = {f.name for f in dataclasses.fields(Sample) if f.default is dataclasses.MISSING}
     if missing := sorted(needed - set(file.schema_arrow.names)):
         file.close()
-        raise ValueError(
-            f"{part} is of a release with another schema: it lacks {', '.join(missing)}. Use the "
-            "release that wrote it, or delete it and run the pipeline again to label its block."
-        )
+        raise of_another_release(part, f"it lacks {', '.join(missing)}")
     return file
 
 
 _UNUSED = frozenset(
-    {"tokens", "token_logprobs", "utterances", "previous_pseudo_label", "teacher", "recording"}
+    {
+        "tokens",
+        "token_logprobs",
+        "utterances",
+        "previous_pseudo_label",
+        "teacher",
+        "teacher_revision",
+        "recording",
+        "speaker",
+        "normalizer",
+        "orthographic_wer",
+    }
 )
 
 

@@ -45,7 +45,8 @@ def test_the_audio_is_as_long_as_the_sample_says():
 
 
 def test_only_error_rates_are_null_and_not_in_the_first_five_samples():
-    names = [field.name for field in fields(Sample)]
+    later = {"orthographic_wer"}  # the golden shard is older, and has to stay readable
+    names = [field.name for field in fields(Sample) if field.name not in later]
     samples = [sample for sample, _ in read_shard(GOLDEN / "shard.tar")]
     nulls = [{n for n in names if getattr(sample, n) is None} for sample in samples]
     assert nulls == [set()] * 5 + [{"wer", "cer", "substitutions", "deletions", "insertions"}]

@@ -90,8 +90,19 @@ def test_metric_is_the_one_that_counted_the_errors(corpus, configure, tones):
     label_block(block, config, keys)
     ((row,), _) = read_ledger(layout.ledger(keys.label_key, block.id))
     errors = (row.substitutions or 0) + (row.deletions or 0) + (row.insertions or 0)
-    assert row.metric == "cer"
+    assert (row.metric, row.normalizer) == ("cer", "english")
     assert row.cer == pytest.approx(errors / 7)
+
+
+def test_a_row_says_how_its_texts_were_compared_and_what_they_differ_in_as_written(
+    corpus, configure, tones
+):
+    config = configure(corpus(*tones(1, text="The old house.")))
+    block, keys, layout = plan_one(config)
+    label_block(block, config, keys)
+    ((row,), _) = read_ledger(layout.ledger(keys.label_key, block.id))
+    assert (row.wer, row.metric, row.normalizer) == (0.0, "wer", "english")
+    assert row.orthographic_wer == pytest.approx(2 / 3)  # "The" and "house."
 
 
 def test_wrong_reference_is_scored_and_kept_in_the_ledger(corpus, configure, tones):

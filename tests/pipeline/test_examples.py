@@ -1,9 +1,11 @@
 import random
 from dataclasses import replace
 
+import pytest
+
 from pipeline.examples import PER_GROUP, choose, compare
 from pipeline.filters import FilterConfig
-from pipeline.plots import bars, curve
+from pipeline.plots import _round_up, bars, calibration, trade_off
 from pipeline.schema import Sample
 from pipeline.sweep import judge
 
@@ -59,10 +61,32 @@ def test_the_worst_the_border_and_every_rule_are_shown_once():
     assert border == {0.1, 0.2}
 
 
-def test_plots_say_their_numbers_and_escape_their_words():
+def test_plots_say_their_numbers_with_units_and_escape_their_words():
     svg = bars(["<b>", "more"], [3, 0], "A & B", "x")
     assert "<b>" not in svg
     assert "&lt;b&gt;: 3, more: 0" in svg
     assert svg.count("<rect") == 2
-    assert 'role="img"' in curve([(0, 0.0), (10, 5.0)], "t", "x", marked=5)
-    assert "nan" not in curve([], "t", "x") + bars([], [], "t", "x")
+    assert ">clips</text>" in svg
+    both = trade_off([(0, 1.0, 0.0), (10, 5.0, None), (40, 7.0, 3.25)], 10, "t")
+    assert (
+        "<desc>0 %: 1 hours, error rate 0 %, 10 %: 5 hours, 40 %: 7 hours, error rate 3.25 %<"
+        in both
+    )
+    assert ">hours kept</text>" in both
+    assert ">error rate kept, %</text>" in both
+    assert both.count('class="dot"') == 3
+    assert both.count('class="dot second"') == 2
+    assert "chosen: 10 %" in both
+
+
+@pytest.mark.parametrize("value", [0, 0.003, 0.96, 1, 3, 466, 619, 999_999])
+def test_an_axis_is_round_and_hardly_longer_than_it_must_be(value):
+    top = _round_up(value)
+    assert value <= top <= max(2 * value, 1)
+    assert float(f"{top / 2:.1g}") == pytest.approx(top / 2)
+
+
+def test_nothing_is_drawn_of_nothing():
+    empty = trade_off([], 10, "t") + bars([], [], "t", "x") + calibration([], "t")
+    assert "nan" not in empty
+    assert "<circle" not in empty

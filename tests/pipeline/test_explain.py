@@ -1,10 +1,11 @@
 import re
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 
 from pipeline.explain import explain
-from pipeline.filters import REASONS
+from pipeline.filters import REASONS, FilterConfig
 from pipeline.run import run
 
 
@@ -25,7 +26,14 @@ def finished(corpus, configure, tones) -> Path:
 def test_kept_clip_is_explained_with_its_evidence(finished: Path):
     (text,) = explain(finished, "tone0")
     assert text.startswith("tone0: kept\n")
-    for part in ("the old house", "wer 0.0000", "avg_logprob", "tone0.wav, 1.00 s"):
+    for part in (
+        "the old house",
+        "wer 0.0000",
+        "as written 0.0000",
+        "english normaliser",
+        "avg_logprob",
+        "tone0.wav, 1.00 s",
+    ):
         assert part in text
 
 
@@ -39,12 +47,15 @@ def test_rejected_clip_is_explained_in_every_split_that_has_its_id(finished: Pat
 
 def test_clip_that_was_turned_away_by_its_length_is_explained(finished: Path):
     (text,) = explain(finished, "long")
-    assert text.startswith("long: rejected, reason: too_long\n  lasts 31.00 s")
+    assert text.startswith("long: rejected, reason: too_long (before the teacher)\n")
+    assert "lasts 31.00 s" in text
+    assert "mine, split train" in text
 
 
 def test_failure_is_explained(finished: Path):
     (text,) = explain(finished, "no")
-    assert text.startswith("no: failed at stage read with AudioError")
+    assert text.startswith("no: failed at stage read with AudioError, attempts: 1 (`run --retry")
+    assert "its block is mine-train-0000" in text
     assert "no such file" in text
 
 
@@ -59,8 +70,12 @@ def test_every_rule_is_named_with_its_verdict(finished: Path):
     first, _ = explain(finished, "wrong")
     (failed,) = re.findall(r"fails +(.*)", first)
     (passed,) = re.findall(r"passes +(.*)", first)
+    (off,) = re.findall(r"off +(.*)", first)
     assert failed == "wer"
-    assert {*passed.split(", "), failed} == set(REASONS)
+    assert [*passed.split(", "), failed] == [
+        reason for reason in REASONS if reason not in FilterConfig().switched_off
+    ]
+    assert set(off.split(", ")) == FilterConfig().switched_off
 
 
 def test_what_would_be_can_be_asked(finished: Path):
@@ -84,4 +99,25 @@ def test_a_half_written_part_is_refused(finished: Path):
     part = next(finished.glob("ledger/*/mine-train-00000.parquet"))
     part.write_bytes(part.read_bytes()[:100])
     with pytest.raises(ValueError, match="damaged or half-written"):
+        explain(finished, "tone0")
+
+
+def test_a_part_of_another_schema_is_refused_by_its_path(finished: Path):
+    part = next(finished.glob("ledger/*/mine-train-00000.parquet"))
+    pq.write_table(pq.read_table(part).drop_columns(["avg_logprob"]), part)
+    with pytest.raises(ValueError, match=r"train-00000\.parquet is of a release.*avg_logprob"):
+        explain(finished, "tone0")
+
+
+def test_what_is_labelled_is_explained_before_the_rest_is(finished: Path):
+    next(finished.glob("ledger/*/mine-test-00000.parquet")).unlink()
+    assert explain(finished, "tone0")[0].startswith("tone0: kept")
+    with pytest.raises(ValueError, match=r"'nobody'.*1 of \d blocks are not labelled yet"):
+        explain(finished, "nobody")
+
+
+@pytest.mark.parametrize("name", ["plan.json", "config.yaml"])
+def test_a_damaged_run_is_refused_by_the_file(finished: Path, name):
+    (finished / name).write_text("{")
+    with pytest.raises(ValueError, match=re.escape(str(finished / name))):
         explain(finished, "tone0")

@@ -146,6 +146,9 @@ def test_by_default_only_rules_without_further_knowledge_are_on():
     on = {reason for reason in DEFECTS if why(FilterConfig(), **DEFECTS[reason])}
     off = {"logprob", "no_reference", "too_short", "too_long"}
     assert set(DEFECTS) - on == off
+    of_files_or_other_rows = {"disagreement", "unlikely", "duplicate", "contaminated"}
+    assert FilterConfig().switched_off == off | of_files_or_other_rows
+    assert STRICT.switched_off == {"contaminated"}  # whose set the context brings
 
 
 @pytest.mark.parametrize(("wer", "reason"), [(0.1, None), (0.1001, "wer"), (0.0, None)])

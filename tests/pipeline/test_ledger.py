@@ -42,7 +42,7 @@ def test_the_ledger_has_every_field_of_a_sample_in_its_order():
 
 def test_only_what_depends_on_a_reference_or_on_the_clip_before_may_be_null():
     nullable = {field.name for field in LEDGER_SCHEMA if field.nullable}
-    scores = {"wer", "cer", "substitutions", "deletions", "insertions"}
+    scores = {"wer", "cer", "substitutions", "deletions", "insertions", "orthographic_wer"}
     assert nullable == scores | {"previous_pseudo_label"}
 
 
@@ -89,9 +89,12 @@ def test_a_part_that_is_not_there_is_missing(tmp_path):
         read_ledger(tmp_path / "b.parquet")
 
 
-def test_a_part_from_before_tokens_had_probabilities_is_read(tmp_path, rows):
+def test_a_part_of_an_older_release_lacks_what_came_later_and_is_read(tmp_path, rows):
+    rows = [replace(row, normalizer="", orthographic_wer=None) for row in rows]
     write_ledger(tmp_path / "b.parquet", rows, {})
-    old = pq.read_table(tmp_path / "b.parquet").drop_columns(["token_logprobs"])
+    old = pq.read_table(tmp_path / "b.parquet").drop_columns(
+        ["token_logprobs", "normalizer", "orthographic_wer"]
+    )
     pq.write_table(old, tmp_path / "b.parquet")
     assert read_ledger(tmp_path / "b.parquet")[0] == rows
 

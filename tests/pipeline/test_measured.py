@@ -74,6 +74,13 @@ def row(number: int, reference: str, label: str, rng: random.Random, **changes) 
     return Sample(**(fields | changes))
 
 
+def evidence(number: int, rng: random.Random) -> dict[str, float]:
+    """Make the teacher unsure of every tenth clip, for one reason or the other."""
+    if number % 20 == 0:
+        return {"no_speech_prob": rng.uniform(0.3, 0.9)}
+    return {"avg_logprob": -rng.uniform(0.5, 1.3)} if number % 20 == 10 else {}
+
+
 def plant(kind: str, number: int, text: str, other: str, rng: random.Random) -> Sample:
     """Return a row with a defect of one kind."""
     words = text.split()
@@ -130,8 +137,8 @@ def planted() -> tuple[list[Sample], list[str]]:
     """Rows and the kind of defect of each; "" for good ones."""
     rng = random.Random(0)
     texts = sentences(GOOD + 2 * PER_KIND * len(CAUGHT_BY), 5, 4, 20)
-    rows = [row(i, text, text, rng) for i, text in enumerate(texts[:GOOD])]
-    rows += [row(GOOD + i, text, text, rng) for i, text in enumerate(EVERYDAY * 5)]
+    good = [*texts[:GOOD], *EVERYDAY * 5]
+    rows = [row(i, text, text, rng, **evidence(i, rng)) for i, text in enumerate(good)]
     kinds = [""] * len(rows)
     spare = iter(texts[GOOD:])
     for kind in CAUGHT_BY:
@@ -153,9 +160,12 @@ def measured(planted, bits) -> dict[str, RuleMeasure]:
     return {m.reason: m for m in measure(bits, bad)}
 
 
-@pytest.mark.parametrize("reason", ["any", *CAUGHT_BY.values(), "compression_ratio"])
-def test_what_a_rule_rejects_is_bad(measured, reason):
-    assert measured[reason].precision >= 0.95
+@pytest.mark.parametrize("reason", ["any", *REASONS])
+def test_what_a_shipped_rule_rejects_is_bad_or_it_is_off_by_default(measured, reason):
+    if reason in FilterConfig().switched_off:
+        assert reason not in measured
+    else:
+        assert measured[reason].precision >= 0.95
 
 
 @pytest.mark.parametrize(("kind", "reason"), CAUGHT_BY.items())
@@ -163,12 +173,6 @@ def test_a_rule_finds_what_it_is_there_for(planted, bits, kind, reason):
     mine = np.array([k == kind for k in planted[1]])
     caught = (bits[mine] & np.uint32(1 << REASONS.index(reason))) != 0
     assert caught.mean() >= 0.95
-
-
-def test_every_rule_that_is_on_is_measured(measured):
-    need_more = {"logprob", "no_reference", "too_short", "too_long"}
-    need_more |= {"disagreement", "unlikely", "duplicate", "contaminated"}
-    assert set(REASONS) - need_more <= set(measured)
 
 
 @pytest.mark.parametrize("reason", ["wer", "uppercase", "speaking_rate"])

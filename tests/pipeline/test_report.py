@@ -90,6 +90,21 @@ def test_totals_are_those_of_the_index_and_add_up(finished: Path):
     assert sum(rule["first"] for rule in report["rules"]) == report["rejected"]["wer"] == 1
     (language,) = report["languages"]
     assert (language["clips"], language["kept"], language["wer_kept"]) == (4, 3, 0.0)
+    assert language["metric"] == "wer"
+    assert report["stage_seconds"] == index["totals"]["stage_seconds"]
+
+
+def test_the_reasons_add_up_where_some_were_turned_away_before_the_teacher(
+    corpus, configure, tones
+):
+    too_long = {"audio_filepath": "tone0.wav", "text": "x", "id": "long", "duration": 31}
+    config = configure(corpus(*tones(2), too_long))
+    run(config)
+    page = (Path(config.output) / "report.html").read_text()
+    (before,) = re.findall(r">too_long <.*?</tr>", page)
+    assert before.count("<td>1</td>") == 2
+    assert '<td id="sum-reasons">1</td>' in page
+    assert '<b id="total-rejected">1</b>' in page
 
 
 def test_the_worst_clip_is_shown_with_what_is_wrong(finished: Path):
@@ -101,14 +116,16 @@ def test_the_worst_clip_is_shown_with_what_is_wrong(finished: Path):
     ]
     page = (finished / "report.html").read_text()
     assert page.count("data:audio/mpeg;base64,") == 1
+    assert "as written" in page
     assert '<del title="substituted: in the reference">horse</del>' in page
 
 
 def test_other_thresholds_can_be_asked_for(finished: Path):
     report = write_report(finished, limits=[0.34, 0.5])
     assert [p.clips for p in report.sweep] == [4, 4]
-    with pytest.raises(ValueError, match="threshold -1 is out of range"):
-        write_report(finished, limits=[-1])
+    for limit in (-1, float("nan"), float("inf")):
+        with pytest.raises(ValueError, match=f"threshold {limit} is out of range"):
+            write_report(finished, limits=[limit])
 
 
 def test_folder_without_an_index_is_refused(finished: Path):
@@ -133,6 +150,13 @@ addEventListener("load", async () => {
     requests: performance.getEntriesByType("resource").map(r => r.name)
       .filter(name => !name.startsWith("data:")),
     totals: ["planned", "kept", "rejected", "failed"].map(name => text("total-" + name)),
+    reasons: text("sum-reasons"),
+    unnamed: [...document.querySelectorAll("svg, audio, section, [role=region]")].filter(e =>
+      !(e.querySelector(":scope > title") || e.getAttribute("aria-label") ||
+        document.getElementById(e.getAttribute("aria-labelledby")))).length,
+    unreachable: [...document.querySelectorAll("nav a, .skip")].filter(e =>
+      !document.querySelector(e.getAttribute("href")) || e.tabIndex < 0).length,
+    wide: document.documentElement.scrollWidth - innerWidth,
   });
 });
 </script>"""
@@ -157,6 +181,7 @@ def test_page_opens_in_a_browser_plays_and_asks_for_nothing(finished: Path, tmp_
         "--no-sandbox",
         "--disable-gpu",
         "--disable-background-networking",
+        "--window-size=500,900",
         "--autoplay-policy=no-user-gesture-required",
         "--enable-logging=stderr",
         f"--user-data-dir={tmp_path / 'profile'}",
@@ -174,6 +199,9 @@ def test_page_opens_in_a_browser_plays_and_asks_for_nothing(finished: Path, tmp_
     totals = json.loads((finished / "index.json").read_text())["totals"]
     sums = [sum(totals[part].values()) for part in ("rejected", "failed")]
     assert result["totals"] == [totals["planned"], totals["kept"], *sums]
+    assert result["reasons"] == sums[0]
+    assert (result["unnamed"], result["unreachable"]) == (0, 0)
+    assert result["wide"] <= 0  # what is wide scrolls by itself
     assert "CONSOLE" not in done.stderr
 
 

@@ -4,7 +4,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from webdataset.writer import TarWriter
 
+from pipeline import shards
 from pipeline.audio import decode_flac
 from pipeline.schema import MAX_CLIP_SAMPLES, SAMPLE_RATE, Sample, sample_key
 from pipeline.shards import (
@@ -53,6 +55,26 @@ def test_the_entry_says_what_is_in_the_file(tmp_path, clips):
     assert (entry.num_samples, entry.duration_seconds) == (5, 1.5)
     assert entry.size_bytes == len(content)
     assert entry.sha256 == file_sha256(tmp_path / "block-00000.tar")
+
+
+def test_what_the_disk_has_lost_is_no_shard(tmp_path, clips, monkeypatch):
+    class Forgetful:
+        """A disk that takes every write and keeps something else."""
+
+        def __init__(self, file):
+            self._file = file
+
+        def write(self, data):
+            return self._file.write(data.replace(b'"pseudo_label"', b'"pseudo_lapel"'))
+
+    def write(file, **options):
+        file._file = Forgetful(file._file)
+        return TarWriter(file, **options)
+
+    monkeypatch.setattr(shards, "TarWriter", write)
+    with pytest.raises(OSError, match=r"a\.tar: what is read back is not what was written"):
+        write_shard(tmp_path / "a.tar", clips)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_rebuild_is_the_same_file_whatever_the_order(tmp_path, clips):

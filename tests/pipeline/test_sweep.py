@@ -72,10 +72,15 @@ def test_groups_add_up_to_the_whole():
     assert list(sweep_groups(judged)["duration"]) == ["0-1 s", "1-2 s", "2-5 s"]
 
 
-@pytest.mark.parametrize("limit", [-0.1, float("nan")])
+@pytest.mark.parametrize("limit", [-0.1, float("nan"), float("inf")])
 def test_a_threshold_out_of_range_is_refused(limit):
     with pytest.raises(ValueError, match="out of range; give fractions"):
         sweep(judge(rows(), FilterConfig()), [limit])
+
+
+def test_no_threshold_at_all_is_refused():
+    with pytest.raises(ValueError, match="no threshold to try"):
+        sweep(judge(rows(), FilterConfig()), [])
 
 
 def test_the_reasons_of_all_rules_add_up_to_what_is_rejected():
