@@ -74,8 +74,6 @@ class Report:
     teacher_seconds: float
     wall_seconds: float
     rtfx: float
-    stage_seconds: dict[str, float]
-    """Work by stage, summed over workers and runs."""
     cost: float | None
     """At the price of an hour of one worker; None where the configuration has none."""
     cost_per_kept_hour: float | None
@@ -152,10 +150,9 @@ def make_report(
         teacher_seconds=totals.teacher_seconds,
         wall_seconds=totals.wall_seconds,
         rtfx=totals.rtfx,
-        stage_seconds=dict(sorted(totals.stage_seconds.items())),
+        stage_seconds=totals.stage_seconds,
         cost=totals.cost,
         cost_per_kept_hour=totals.cost_per_kept_hour,
-        stage_seconds=totals.stage_seconds,
         padding_fraction=totals.padding_fraction,
         ledger_bytes=totals.ledger_bytes,
         shard_bytes=totals.shard_bytes,
