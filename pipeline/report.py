@@ -150,7 +150,7 @@ def make_report(
         teacher_seconds=totals.teacher_seconds,
         wall_seconds=totals.wall_seconds,
         rtfx=totals.rtfx,
-        stage_seconds=totals.stage_seconds,
+        stage_seconds=dict(sorted(totals.stage_seconds.items())),
         cost=totals.cost,
         cost_per_kept_hour=totals.cost_per_kept_hour,
         padding_fraction=totals.padding_fraction,
