@@ -68,5 +68,5 @@ def test_missing_dataset_is_said_so(tmp_path: Path):
 def test_a_hub_that_is_away_is_said_and_not_waited_for(monkeypatch: pytest.MonkeyPatch):
     no_hub(monkeypatch)
     monkeypatch.setattr(time, "sleep", lambda _: pytest.fail("it waits to ask again"))
-    with pytest.raises(OSError, match=r"dataset 'owner/away': the Hub does not answer"):
+    with pytest.raises(corpora.CorpusError, match=r"dataset 'owner/away': the Hub does not answer"):
         list(corpora.read(configured("hub", Path("owner/away"))))
