@@ -10,6 +10,7 @@ trainer. Special tokens are found by name: their ids differ between Whisper's ge
 
 import dataclasses
 import functools
+import itertools
 import random
 from dataclasses import dataclass
 
@@ -70,6 +71,11 @@ def make_target(
     named = functools.partial(token_id, tokenizer)
     segments = label_segments(sample, use_reference)
     text = label_text(sample, use_reference)
+    own = {} if use_reference else own_spellings(sample, tokenizer)
+
+    def encode(said: str) -> list[int]:
+        return own.get(said.strip()) or _encode(tokenizer, said)
+
     if timestamps and not segments:
         timestamps = False
     if timestamps:
@@ -78,12 +84,12 @@ def make_target(
             for s in segments
             for token in (
                 named(timestamp(s.start)),
-                *_encode(tokenizer, s.text),
+                *encode(s.text),
                 named(timestamp(s.end)),
             )
         ]
     else:
-        body = [named("<|notimestamps|>"), *(_encode(tokenizer, text) if text.strip() else [])]
+        body = [named("<|notimestamps|>"), *(encode(text) if text.strip() else [])]
     task = [f"<|{sample.language}|>", "<|transcribe|>"] if multilingual else []
     if not multilingual and sample.language != "en":
         raise ValueError(
@@ -108,6 +114,27 @@ def make_target(
         first = len(prompt)
         labels[first : first + len(start)] = [named("<|nospeech|>"), *[IGNORED] * len(task)]
     return Target(decoder_input_ids=tuple(inputs), labels=tuple(labels))
+
+
+def own_spellings(sample: Sample, tokenizer: WhisperTokenizer) -> dict[str, list[int]]:
+    """Return the tokens that the teacher wrote its text in, by the text: all of it, and each piece.
+
+    Its tokenizer might spell a word otherwise, and what the teacher expects next goes by its own
+    spelling. Tokens of another vocabulary give another text, which nobody asks for.
+    """
+    end = token_id(tokenizer, "<|endoftext|>")
+    pieces: list[list[int]] = [[]]
+    for token in sample.tokens:
+        if token < end:
+            pieces[-1].append(token)
+        elif pieces[-1]:
+            pieces.append([])
+    pieces.append(list(itertools.chain.from_iterable(pieces)))
+    return {
+        tokenizer.decode(piece, clean_up_tokenization_spaces=False).strip(): piece
+        for piece in pieces
+        if piece
+    }
 
 
 def with_wrong_tokens(

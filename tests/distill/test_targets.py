@@ -1,5 +1,6 @@
 import random
 import re
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -54,6 +55,51 @@ def test_a_label_is_the_teachers_or_the_corpus_text(tokenizer: WhisperTokenizer,
     sample = make_sample(reference="the river", pseudo_label="the old house")
     found = target(sample, tokenizer, use_reference=field == "reference")
     assert tokenizer.decode(found.decoder_input_ids[4:]).strip() == getattr(sample, field)
+
+
+def letter_by_letter(tokenizer: WhisperTokenizer, text: str) -> tuple[int, ...]:
+    """A spelling that no tokenizer would choose."""
+    letters = ["Ġ" if letter == " " else letter for letter in f" {text}"]
+    ids: Any = tokenizer.convert_tokens_to_ids(letters)
+    assert tokenizer.decode(ids) == f" {text}"
+    assert ids != tokenizer(f" {text}", add_special_tokens=False).input_ids
+    return tuple(ids)
+
+
+def test_the_teachers_text_is_taught_in_its_own_tokens(tokenizer: WhisperTokenizer):
+    spelled = letter_by_letter(tokenizer, "the old house")
+    sample = make_sample("the old house", tokens=spelled)
+    assert target(sample, tokenizer).labels[3:-1] == spelled
+    of_references = target(sample, tokenizer, use_reference=True)
+    assert of_references.labels == target(make_sample("the old house"), tokenizer).labels
+
+
+def test_pieces_between_timestamps_are_taught_in_the_teachers_own_tokens(
+    tokenizer: WhisperTokenizer,
+):
+    first, second = (letter_by_letter(tokenizer, text) for text in ("the house", "a boat"))
+    times = [tokenizer.convert_tokens_to_ids(timestamp(t)) for t in (0.0, 1.0, 1.0, 2.0)]
+    sample = make_sample(
+        "the house a boat",
+        2.0,
+        tokens=(times[0], *first, times[1], times[2], *second, times[3]),
+        segments=(
+            Segment(start=0.0, end=1.0, text="the house"),
+            Segment(start=1.0, end=2.0, text="a boat"),
+        ),
+    )
+    timed = target(sample, tokenizer, timestamps=True)
+    assert timed.decoder_input_ids[3:] == sample.tokens
+    assert target(sample, tokenizer).decoder_input_ids[4:] == first + second
+
+
+@pytest.mark.parametrize("shift", [1, 10_000])
+def test_tokens_of_another_text_or_vocabulary_are_not_taught(
+    tokenizer: WhisperTokenizer, shift: int
+):
+    foreign = tuple(token + shift for token in letter_by_letter(tokenizer, "the old house"))
+    found = target(make_sample("the old house", tokens=foreign), tokenizer)
+    assert found == target(make_sample("the old house"), tokenizer)
 
 
 def test_special_tokens_are_found_by_name_in_other_generations(tokenizer: WhisperTokenizer):
