@@ -47,7 +47,7 @@ class CTranslate2Recognizer:
         if not path.is_file():
             raise ValueError(
                 f"{name} has no tokenizer.json; convert it with "
-                "--copy_files tokenizer.json preprocessor_config.json, or copy it there"
+                "--copy_files tokenizer.json, or copy it there"
             )
         from tokenizers import Tokenizer
 

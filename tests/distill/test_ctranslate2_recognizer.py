@@ -58,7 +58,7 @@ def test_a_converted_student_is_known_by_its_layers(converted: Path, tmp_path: P
     load_processor("embedded").save_pretrained(tmp_path / "plain")
     student.save_pretrained(tmp_path / "plain")
     converters.TransformersConverter(
-        str(tmp_path / "plain"), copy_files=["tokenizer.json", "preprocessor_config.json"]
+        str(tmp_path / "plain"), copy_files=["tokenizer.json"]
     ).convert(str(tmp_path / "student"), quantization="int8")
     model = load_recognizer(str(tmp_path / "student"), device="cpu")
     assert model.is_student
