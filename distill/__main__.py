@@ -158,9 +158,12 @@ def _call(config: Any) -> None:
             transcribe(config)
         case EvaluateConfig():
             from distill.evaluate import evaluate
-            from distill.evaluate_table import comparison_table
+            from distill.evaluate_table import comparison_table, describe_unreadable
 
-            print(comparison_table(evaluate(config)))
+            results = evaluate(config)
+            print(comparison_table(results))
+            if results.unreadable:
+                raise ValueError(describe_unreadable(results))
         case QuantizeConfig():
             from distill.quantize import quantize
 

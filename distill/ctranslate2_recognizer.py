@@ -9,6 +9,7 @@ import torch
 from transformers import WhisperFeatureExtractor
 
 from distill.alignment import FRAME_SECONDS
+from distill.ctranslate2_files import num_layers
 from distill.hearing import hear_alike
 from distill.vocabulary import TokenizerVocabulary
 from distill.windows import MAX_PROMPT_TOKENS, Heard, Window
@@ -46,7 +47,7 @@ class CTranslate2Recognizer:
         if not path.is_file():
             raise ValueError(
                 f"{name} has no tokenizer.json; convert it with "
-                "--copy_files tokenizer.json preprocessor_config.json, or copy it there"
+                "--copy_files tokenizer.json, or copy it there"
             )
         from tokenizers import Tokenizer
 
@@ -57,7 +58,8 @@ class CTranslate2Recognizer:
         multilingual = bool(settings.get("lang_ids")) if small else self.model.is_multilingual
         self.vocabulary = TokenizerVocabulary(tokenizer, multilingual, None)
         self.features = WhisperFeatureExtractor(feature_size=self.model.n_mels)
-        self.is_student = False
+        encoder_layers, decoder_layers = num_layers(Path(name) / "model.bin") or (0, 0)
+        self.is_student = decoder_layers < encoder_layers
         self._max_new_tokens = max_new_tokens
 
     @property
@@ -112,7 +114,7 @@ class CTranslate2Recognizer:
             sampling_topk=1 if temperature == 0 else 0,
             sampling_temperature=temperature or 1.0,
         )
-        heard = []
+        heard, no_speech = [], self.vocabulary.no_speech
         for window, (language, probability), result in zip(
             windows, languages, results, strict=True
         ):
@@ -125,7 +127,7 @@ class CTranslate2Recognizer:
                     tokens=tokens,
                     text=self.vocabulary.decode(list(tokens)).strip(),
                     avg_logprob=result.scores[0] / (len(tokens) + 1),  # the end counts too
-                    no_speech_prob=result.no_speech_prob,
+                    no_speech_prob=0.0 if no_speech is None else result.no_speech_prob,
                     temperature=window.temperature,
                     language=language,
                     language_probability=probability,

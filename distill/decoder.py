@@ -30,10 +30,17 @@ class Cache:
     """How many tokens of each row have been seen; setting one smaller forgets the rest."""
 
     def select(self, rows: list[int]) -> None:
-        """Keep these rows only."""
-        index = torch.tensor(rows, device=self.keys[0].device)
+        """Keep these rows only, in this order; see `kept_places`, whose order this needs.
+
+        Only rows that take the place of others are copied: the keys of the audio are most of the
+        memory, and copying all of them whenever a row ends would cost more than the row.
+        """
+        moves = [(place, row) for place, row in enumerate(rows) if place != row]
         for tensors in (self.keys, self.values, self.cross_keys, self.cross_values):
-            tensors[:] = [tensor.index_select(0, index) for tensor in tensors]
+            for tensor in tensors:
+                for place, row in moves:
+                    tensor[place] = tensor[row]
+            tensors[:] = [tensor[: len(rows)] for tensor in tensors]
         self.lengths = [self.lengths[row] for row in rows]
 
     def make_room(self, num_positions: int) -> None:
@@ -43,6 +50,13 @@ class Cache:
             grow = max(num_positions, 2 * room) - room
             for tensors in (self.keys, self.values):
                 tensors[:] = [functional.pad(tensor, (0, 0, 0, grow)) for tensor in tensors]
+
+
+def kept_places(going_on: list[bool]) -> list[int]:
+    """Return the places of rows that go on: each stays in its own, and the last ones fill holes."""
+    number = sum(going_on)
+    spare = [place for place in range(number, len(going_on)) if going_on[place]]
+    return [place if going_on[place] else spare.pop() for place in range(number)]
 
 
 class Decoder:

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from distill.decoder import Decoder
+from distill.decoder import Decoder, kept_places
 from distill.rules import Rules
 from distill.speculative import Assistant, Drafter
 
@@ -36,7 +36,8 @@ class Answer:
     tokens: tuple[int, ...]
     """Without the prompt and without `<|endoftext|>`."""
     avg_logprob: float
-    """Mean log-probability of the tokens and of the end, as OpenAI's Whisper counts it."""
+    """Mean log-probability of the tokens and of the end, as OpenAI's Whisper counts it: among what
+    the rules allow at each place."""
     no_speech_prob: float
     """Probability of `<|nospeech|>` at the start; 0 where the model has no such token."""
     truncated: bool
@@ -160,7 +161,7 @@ def decode(
         cache.lengths = [row.length - 1 for row in rows]
         if drafter is not None and num_drafted:
             drafter.learn(num_drafted, kept, [row.length for row in rows])
-        going_on = [place for place, row in enumerate(rows) if not row.done]
+        going_on = kept_places([not row.done for row in rows])
         if len(going_on) < len(rows):
             finished += [row for row in rows if row.done]
             rows = [rows[place] for place in going_on]

@@ -1,35 +1,36 @@
 """`whisper-distill evaluate`: any number of models on the same clips, the teacher first.
 
-Every model decodes the same batches in the same process, so that their speeds can be compared;
-features are computed outside the measured time. What costs more than one pass over the clips
-(noise, sweeps, long recordings) is a part of its own in `evaluate_parts` and is done where the
-configuration asks for it. `results.json` is for programs, `report.html` for people.
+Every model decodes the same batches in the same process, in turns, so that their speeds can be
+compared; features are computed outside the measured time. What costs more than one pass over the
+clips (noise, sweeps, long recordings) is a part of its own in `evaluate_parts` and is done where
+the configuration asks for it. `results.json` is for programs, `report.html` for people. A clip that
+cannot be read is left out for all models and named.
 """
 
 import dataclasses
-import json
 import logging
 import time
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from distill import evaluate_parts
 from distill.evaluate_config import EvaluateConfig
 from distill.evaluate_data import EvaluationClip, long_recordings, read_clips
-from distill.evaluate_hearing import AnyRecognizer, hear_clips
+from distill.evaluate_files import (
+    prepare_output,
+    size_bytes,
+    stored_as,
+    write_hypotheses,
+    write_results,
+)
+from distill.evaluate_hearing import AnyRecognizer, hear_in_turns, read
 from distill.evaluate_report import write_report
 from distill.evaluate_scores import Comparison, Rates, break_down, compare, rates, score_all
-from distill.quantization.packed import FILE_NAME
-from distill.quantization.sizes import number_format
 from distill.recognizers import load_recognizer
-from pipeline.schema import MAX_CLIP_SECONDS, model_path
+from pipeline.schema import MAX_CLIP_SECONDS
 from pipeline.scoring import Score
 
 logger = logging.getLogger(__name__)
-
-_WEIGHTS = (FILE_NAME, "model*.safetensors", "model.bin", "pytorch_model*.bin")
-"""Files of weights by kind; of a folder that has several kinds one is read, the first of these."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,6 +59,18 @@ class ModelResult:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Spent:
+    """Seconds that went into the short-form part."""
+
+    models: float
+    """Encoders and decoders of all models; the rest is the evaluation's own."""
+    features: float
+    reading: float
+    scoring: float
+    """Rates, intervals, comparisons, and writing down what was heard."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Results:
     """`results.json`."""
 
@@ -69,8 +82,11 @@ class Results:
     models: list[ModelResult]
     parts: dict[str, Any] = field(default_factory=dict)
     """What else was asked for, by name; each is a list of rows."""
-    overhead: float = 0.0
-    """Time that is not spent in the models, over the time that is."""
+    spent: Spent
+    overhead: float
+    """Seconds that were not spent in the models, over those that were."""
+    unreadable: dict[str, str] = field(default_factory=dict)
+    """Clips that were left out since their audio cannot be read, and why."""
 
 
 def evaluate(config: EvaluateConfig) -> Results:
@@ -78,16 +94,14 @@ def evaluate(config: EvaluateConfig) -> Results:
 
     Raises:
         FileNotFoundError: a shard folder is not a finished dataset.
-        ValueError: there is no clip with a reference, no such model, or an output that is a file.
+        ValueError: there is no clip with a reference that can be read, no such model, or an output
+            that is a file or holds results of other settings.
     """
-    output = Path(config.output)
-    if output.is_file():
-        raise ValueError(f"{output} is a file; output is the folder that results.json is put in")
     everything = read_clips(config)
     clips = [clip for clip in everything if clip.duration_seconds <= MAX_CLIP_SECONDS]
     if not clips:
         raise ValueError("no clip is of 30 s or less; give short-form data too")
-    output.mkdir(parents=True, exist_ok=True)
+    output = prepare_output(config)
     recognizers = [
         load_recognizer(
             name, device=config.device, dtype=config.dtype, max_new_tokens=config.max_new_tokens
@@ -95,25 +109,31 @@ def evaluate(config: EvaluateConfig) -> Results:
         for name in config.models
     ]
     evaluate_parts.check(config, recognizers)
+    hearing = hear_in_turns(recognizers, clips, config.batch_size)
+    clips, unreadable = hearing.clips, hearing.unreadable
+    if not clips:
+        raise ValueError(f"no clip can be read; the first: {next(iter(unreadable.values()))}")
     started, models, first_scores = time.perf_counter(), [], []
     for number, recognizer in enumerate(recognizers):
-        texts, seconds = hear_clips(recognizer, clips, config.batch_size)
+        texts, seconds = [one.text for one in hearing.heard[number]], hearing.seconds[number]
         scores = score_all(clips, texts)
         first_scores = first_scores or scores
-        models.append(judge(config, recognizer, clips, texts, scores, first_scores, seconds))
+        result = judge(config, recognizer, clips, texts, scores, first_scores, seconds)
+        speed = round(hearing.seconds[0] / seconds, 3)
+        models.append(dataclasses.replace(result, relative_speed=speed))
         write_hypotheses(output / f"heard-{number}.jsonl", clips, texts, scores)
-        logger.info(
-            "%s: WER %.2f %%, %.1f s", config.models[number], models[-1].rates.wer * 100, seconds
-        )
-    models = [
-        dataclasses.replace(m, relative_speed=round(models[0].decode_seconds / m.decode_seconds, 3))
-        for m in models
-    ]
-    decoding = sum(model.decode_seconds for model in models)
-    overhead = (time.perf_counter() - started) / decoding - 1
+        logger.info("%s: WER %.2f %%, %.1f s", recognizer.name, result.rates.wer * 100, seconds)
+    spent = Spent(
+        models=round(sum(hearing.seconds), 4),
+        features=round(hearing.features_seconds, 4),
+        reading=round(hearing.reading_seconds, 4),
+        scoring=round(time.perf_counter() - started, 4),
+    )
     long = []
     if {"sequential", "chunked"} & set(config.modes) or config.chunk_lengths:
-        long = long_recordings(everything, config.long_seconds)
+        longer = [clip for clip in everything if clip.duration_seconds > MAX_CLIP_SECONDS]
+        longer = [clip for clip in longer if read(clip, unreadable) is not None]
+        long = long_recordings([*clips, *longer], config.long_seconds)
     results = Results(
         split=config.split,
         num_clips=len(clips),
@@ -122,10 +142,13 @@ def evaluate(config: EvaluateConfig) -> Results:
         batch_size=config.batch_size,
         models=models,
         parts=evaluate_parts.run(config, recognizers, clips, long),
-        overhead=round(overhead, 4),
+        spent=spent,
+        overhead=round((spent.features + spent.reading + spent.scoring) / spent.models, 4),
+        unreadable=unreadable,
     )
-    (output / "results.json").write_text(json.dumps(dataclasses.asdict(results), indent=2) + "\n")
-    write_report(dataclasses.asdict(results), output / "report.html")
+    fields = dataclasses.asdict(results)
+    write_report(fields, output / "report.html")
+    write_results(config, fields)
     return results
 
 
@@ -158,32 +181,3 @@ def judge(
             clips, scores, lambda clip: f"{clip.language} {clip.speaker}".strip()
         ),
     )
-
-
-def size_bytes(name: str) -> int | None:
-    """Return the bytes of a model's weights in its folder; None for a name that is no folder."""
-    if not Path(model_path(name)).is_dir():
-        return None
-    return sum(file.stat().st_size for file in _weight_files(name))
-
-
-def stored_as(name: str) -> str:
-    """Return the numbers that a model's weights are stored in; "" where that is not known."""
-    files = [file for file in _weight_files(name) if file.suffix == ".safetensors"]
-    return number_format(files[0]) if files else ""
-
-
-def _weight_files(name: str) -> list[Path]:
-    kinds = (sorted(Path(model_path(name)).glob(pattern)) for pattern in _WEIGHTS)
-    return next(filter(None, kinds), [])
-
-
-def write_hypotheses(
-    path: Path, clips: list[EvaluationClip], texts: list[str], scores: list[Score]
-) -> None:
-    """Write what a model heard in each clip, as JSON lines."""
-    lines = [
-        {"id": c.id, "reference": c.reference, "hypothesis": text, "wer": round(result.rate, 4)}
-        for c, text, result in zip(clips, texts, scores, strict=True)
-    ]
-    path.write_text("".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines))

@@ -32,6 +32,8 @@ class EvaluateConfig:
     """Folders that `whisper-pipeline run` finished, configs of such runs, or NeMo manifests."""
     output: str
     """Folder for results.json, report.html and what each model heard."""
+    overwrite: bool = False
+    """Replace results that other settings made. The same evaluation may be made again without."""
     split: str = "test"
     """Which split of the shards."""
     language: str = "en"

@@ -11,7 +11,7 @@ import yaml
 
 from distill.evaluate_config import EvaluateConfig
 from distill.shards import read_shard, shard_paths
-from pipeline.audio import decode_flac, load_audio, probe
+from pipeline.audio import AudioError, decode_flac, load_audio, probe
 from pipeline.schema import MAX_CLIP_SECONDS, SAMPLE_RATE, ClipUtterance
 
 _GAP_SECONDS = 0.5
@@ -144,7 +144,7 @@ def _read_manifest(path: Path, language: str) -> Iterator[EvaluationClip]:
         start = float(fields.get("offset", 0.0))
         seconds = fields.get("duration")
         if seconds is None:
-            seconds = probe(audio).duration_seconds - start
+            seconds = _rest(audio, start)
         id_ = str(fields.get("id", f"{Path(audio).stem}-{number}"))
         yield EvaluationClip(
             id=id_, reference=reference, language=fields.get("lang", language),
@@ -154,3 +154,11 @@ def _read_manifest(path: Path, language: str) -> Iterator[EvaluationClip]:
                 ClipUtterance(id=id_, start=0.0, duration=float(seconds), reference=reference),
             ),
         )  # fmt: skip
+
+
+def _rest(audio: str, start: float) -> float:
+    """Return the seconds from `start` to the end; none of a file that will turn out unreadable."""
+    try:
+        return probe(audio).duration_seconds - start
+    except AudioError:
+        return 0.0

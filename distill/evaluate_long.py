@@ -1,9 +1,11 @@
 """Parts of an evaluation that hear long recordings: one window after another, or in chunks."""
 
+from pathlib import Path
 from typing import Any
 
 from distill.evaluate_config import EvaluateConfig
 from distill.evaluate_data import EvaluationClip
+from distill.evaluate_files import write_hypotheses
 from distill.evaluate_hearing import AnyRecognizer, hear_long
 from distill.evaluate_scores import compare, rates, score_all
 from distill.longform import Options
@@ -19,13 +21,16 @@ def long_form(
     long: list[EvaluationClip],
     in_chunks: bool,
 ) -> list[Row]:
-    """Measure long recordings, sequentially or in chunks."""
+    """Measure long recordings, sequentially or in chunks; write what each model heard."""
     rows, first_scores, first_seconds = [], [], 0.0
-    for recognizer in recognizers:
+    for number, recognizer in enumerate(recognizers):
         chunk = config.longform.chunk_seconds or (
             STUDENT_CHUNK_SECONDS if recognizer.is_student else TEACHER_CHUNK_SECONDS
         )
-        row, scores, seconds = _long_row(config, recognizer, long, chunk if in_chunks else None)
+        row, texts, scores = _long_row(config, recognizer, long, chunk if in_chunks else None)
+        name = f"heard-{number}-{'chunked' if in_chunks else 'sequential'}.jsonl"
+        write_hypotheses(Path(config.output) / name, long, texts, scores)
+        seconds = row["decode_seconds"]
         if not first_scores:
             first_scores, first_seconds = scores, seconds
         else:
@@ -52,7 +57,7 @@ def _long_row(
     recognizer: AnyRecognizer,
     long: list[EvaluationClip],
     chunk: float | None,
-) -> tuple[Row, list[Score], float]:
+) -> tuple[Row, list[str], list[Score]]:
     options = Options(longform=config.longform)
     texts, seconds = hear_long(recognizer, long, config.batch_size, options, chunk)
     scores = score_all(long, texts)
@@ -70,4 +75,4 @@ def _long_row(
         "decode_seconds": round(seconds, 3),
         "rtfx": round(sum(clip.duration_seconds for clip in long) / seconds, 2),
     }
-    return row, scores, seconds
+    return row, texts, scores

@@ -24,10 +24,16 @@ th, td { padding: .3rem .6rem; text-align: right; border-bottom: 1px solid var(-
   vertical-align: bottom; }
 th { color: var(--soft); font-weight: 600; } td { white-space: nowrap; }
 th:first-child, td:first-child, td.text { text-align: left; }
+td:first-child { white-space: normal; overflow-wrap: anywhere; min-width: 7rem; }
 td.text { font-size: .85rem; max-width: 30rem; white-space: normal; }
 .note { color: var(--soft); font-size: .9rem; margin: .2rem 0 .6rem; }
-svg { width: 100%; max-width: 60rem; height: auto; display: block; }
+figure { margin: .4rem 0 .8rem; max-width: 44rem; }
+svg { width: 100%; height: auto; display: block; }
 svg text { fill: var(--soft); } .rule { stroke: var(--rule); }
+.legend { display: flex; flex-wrap: wrap; gap: .1rem 1.2rem; padding: 0; margin: .2rem 0 0;
+  list-style: none; font-size: .9rem; }
+.legend li { overflow-wrap: anywhere; }
+.legend svg { display: inline-block; width: 2rem; height: .7rem; margin-right: .4rem; }
 """
 _TITLES = {
     "latency": ("Speed by batch size", "Median time of a batch, without features."),
@@ -56,6 +62,8 @@ _NAMES = {
 }  # fmt: skip
 """Headings that are not the field's own name."""
 _NUM_COLOURS = 6
+_DASHES = ("none", "7 4", "2 3", "9 3 2 3")
+_PROSE = ("text", "reason")
 _PERCENT = ("wer", "wer_low", "wer_high", "insertion_rate", "acceptance", "identical", "cer",
             "orthographic_wer", "as_many_segments")  # fmt: skip
 
@@ -69,8 +77,10 @@ def write_report(results: dict[str, Any], path: Path) -> None:
         f"{html.escape(results['split'])}</b>, batches of {results['batch_size']}, greedy. The "
         "first model is what the others are compared with. Intervals are 95 %, by bootstrap over "
         "clips; differences and p-values are of paired resamples.</p>",
+        *_left_out(results["unreadable"]),
         "<h2>Short-form</h2>",
         _table([_short_row(model) for model in models]),
+        _where_time_went(results["spent"], results["overhead"]),
         "<h2>Errors and repetition</h2>",
         '<p class="note">Counts of words. Repeated five-grams are beyond the reference\'s own.</p>',
         _table([_error_row(model) for model in models]),
@@ -139,6 +149,22 @@ def _error_row(model: dict[str, Any]) -> dict[str, Any]:
     }
 
 
+def _left_out(unreadable: dict[str, str]) -> list[str]:
+    """Name the clips that no model has heard."""
+    if not unreadable:
+        return []
+    rows = [{"clip": id_, "reason": reason} for id_, reason in unreadable.items()]
+    return ["<h2>Left out, since the audio cannot be read</h2>", _table(rows)]
+
+
+def _where_time_went(spent: dict[str, float], overhead: float) -> str:
+    others = ", ".join(f"{name} {spent[name]:.1f} s" for name in ("features", "reading", "scoring"))
+    return (
+        f'<p class="note">Models {spent["models"]:.1f} s; {others}: {overhead:.1%} of the '
+        "models' time.</p>"
+    )
+
+
 def _groups(models: list[dict[str, Any]], key: str) -> list[dict[str, Any]]:
     return [
         {"group": name or "unknown"}
@@ -174,7 +200,7 @@ def _table(rows: list[dict[str, Any]]) -> str:
 
 
 def _cell(name: str, value: Any) -> str:
-    if name == "text":
+    if name in _PROSE:
         return f'<td class="text">{html.escape(str(value))}</td>'
     if name in _PERCENT and isinstance(value, float):
         return f"<td>{value:.2%}</td>"
@@ -182,7 +208,7 @@ def _cell(name: str, value: Any) -> str:
 
 
 def _lines(rows: list[dict[str, Any]], x: str, y: str, group: str | None) -> str:
-    """Draw a line for each model (and group) as SVG; the first model's is the thickest."""
+    """Draw a line for each model (and group): a colour for each model, dashes for each group."""
     names = list(dict.fromkeys((row["model"], row.get(group or "")) for row in rows))
     ticks = sorted({row[x] for row in rows})
     low, width = ticks[0], (ticks[-1] - ticks[0]) or 1
@@ -202,27 +228,35 @@ def _lines(rows: list[dict[str, Any]], x: str, y: str, group: str | None) -> str
         drawn.append(f'<text x="{place(tick, 0)[0]}" y="208" text-anchor="middle">{tick:g}</text>')
     title = _NAMES.get(x, x.replace("_", " "))
     drawn.append(f'<text x="310" y="226" text-anchor="middle">{html.escape(title)}</text>')
-    for number, (model, kind) in enumerate(names):
+    models = list(dict.fromkeys(row["model"] for row in rows))
+    kinds = list(dict.fromkeys(row.get(group or "") for row in rows))
+    legend = []
+    for model, kind in names:
         points = [
             place(row[x], row[y])
             for row in sorted(rows, key=lambda row: row[x])
             if (row["model"], row.get(group or "")) == (model, kind)
         ]
-        colour = f"var(--line-{number % _NUM_COLOURS})"
-        thick = 3 if model == rows[0]["model"] else 2
-        label = html.escape(f"{model} {kind or ''}".strip())
+        colour = f"var(--line-{models.index(model) % _NUM_COLOURS})"
+        stroke = (
+            f'style="stroke: {colour}" stroke-width="{3 if model == models[0] else 2}" '
+            f'stroke-dasharray="{_DASHES[kinds.index(kind) % len(_DASHES)]}"'
+        )
         drawn.append(
-            f'<polyline fill="none" style="stroke: {colour}" stroke-width="{thick}" '
-            f'points="{" ".join(f"{a},{b}" for a, b in points)}"/>'
+            f'<polyline fill="none" {stroke} points="{" ".join(f"{a},{b}" for a, b in points)}"/>'
             + "".join(
                 f'<circle r="3" cx="{a}" cy="{b}" style="fill: {colour}"/>' for a, b in points
             )
-            + f'<text x="590" y="{30 + 18 * number}" style="fill: {colour}">{label}</text>'
+        )
+        label = html.escape(f"{model} {kind or ''}".strip())
+        legend.append(
+            f'<li><svg viewBox="0 0 40 10" aria-hidden="true"><path d="M0 5H40" {stroke}/></svg>'
+            f"{label}</li>"
         )
     heading = html.escape(f"{y.upper()} by {title}")
     return (
-        f'<svg viewBox="0 0 900 {max(235, 40 + 18 * len(names))}" font-size="13" role="img" '
-        f'aria-label="{heading}">{"".join(drawn)}</svg>'
+        f'<figure><svg viewBox="0 0 590 235" font-size="13" role="img" aria-label="{heading}">'
+        f'{"".join(drawn)}</svg><ul class="legend">{"".join(legend)}</ul></figure>'
     )
 
 

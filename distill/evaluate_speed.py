@@ -59,7 +59,7 @@ def speculative(
     for student in students:
         assistant = make_assistant(student.model, teacher.model)
         for size in _SPECULATIVE_BATCHES:
-            rows.append(_assisted(teacher, assistant, student.name, clips, size))
+            rows.append(speculative_row(teacher, assistant, student.name, clips, size))
     return rows
 
 
@@ -80,13 +80,14 @@ def assistants(
     return teacher, students
 
 
-def _assisted(
+def speculative_row(
     teacher: WhisperRecognizer,
     assistant: Assistant,
     name: str,
     clips: list[EvaluationClip],
     size: int,
 ) -> Row:
+    """Decode clips with and without an assistant, in turns, and compare time and tokens."""
     taken = {False: 0.0, True: 0.0}
     heard: dict[bool, list[Heard]] = {False: [], True: []}
     for number, batch in enumerate(batches(clips, size)):

@@ -1,4 +1,4 @@
-"""The comparison of an evaluation in one Markdown table, as papers on distillation print it."""
+"""What an evaluation prints: a Markdown table as papers have it, and what it left out."""
 
 from typing import Any
 
@@ -29,6 +29,15 @@ def comparison_table(results: Results) -> str:
             ]
         )
     return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
+
+
+def describe_unreadable(results: Results) -> str:
+    """Name the clips that were left out, with their reasons."""
+    lines = "\n  ".join(f"{id_}: {reason}" for id_, reason in results.unreadable.items())
+    return (
+        f"{len(results.unreadable)} clips could not be read; the results are of the others:\n"
+        f"  {lines}"
+    )
 
 
 def _long_rate(rows: list[dict[str, Any]], model: str) -> str:

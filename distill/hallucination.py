@@ -31,20 +31,22 @@ class Loops:
 
 def find_loops(ids: list[str], references: list[list[str]], texts: list[list[str]]) -> Loops:
     """Look for repetition in normalised texts, given as words."""
-    excess = [
-        max(0, repeated_ngrams(text) - repeated_ngrams(reference))
-        for reference, text in zip(references, texts, strict=True)
-    ]
-    loops = [
-        max(0, longest_loop(text) - longest_loop(reference))
-        for reference, text in zip(references, texts, strict=True)
-    ]
+    found = [loops_of(reference, text) for reference, text in zip(references, texts, strict=True)]
+    excess, loops = [count for count, _ in found], [loop for _, loop in found]
     worst = int(np.argmax(loops)) if loops else 0
     return Loops(
         repeated_five_grams=sum(excess),
         recordings_with_loops=sum(count > 0 for count in excess),
         longest_loop=max(loops, default=0),
         longest_loop_id=ids[worst] if loops and loops[worst] else "",
+    )
+
+
+def loops_of(reference: list[str], text: list[str]) -> tuple[int, int]:
+    """Return the repeated five-grams and the longest loop of a text beyond its reference's own."""
+    return (
+        max(0, repeated_ngrams(text) - repeated_ngrams(reference)),
+        max(0, longest_loop(text) - longest_loop(reference)),
     )
 
 

@@ -29,6 +29,9 @@ MAX_DRAFT = 16
 """Longest draft; longer ones cost more than they can bring at any acceptance below 95 %."""
 _PROBE_EVERY = 8
 """Steps after which an assistant that does not pay is tried again."""
+_ROW_SHARE = {"cpu": 0.08, "cuda": 0.002}
+"""What a token of one row adds to a step, relative to reading the weights once. Many rows keep the
+processor busy by themselves, so a long draft costs them more than it costs one row."""
 _MEMORY = 0.9
 """Weight of the past in the estimate of how many drafted tokens are kept."""
 
@@ -61,7 +64,7 @@ class Drafter:
         self._fixed = draft_length
         self._acceptance = [0.8] * len(encoded)
         self._draft_cost = _cost(assistant.decoder) / _cost(teacher)
-        self._token_cost = 0.002 if encoded.is_cuda else 0.05
+        self._row_share = _ROW_SHARE.get(encoded.device.type, _ROW_SHARE["cuda"])
         self._steps = 0
 
     def length(self) -> int:
@@ -114,7 +117,8 @@ class Drafter:
             (1 - rate ** (length + 1)) / (1 - rate)
             for rate in (min(rate, 0.99) for rate in self._acceptance)
         )
-        return expected / (1 + length * (self._draft_cost + self._token_cost))
+        share = self._row_share * len(self._acceptance)
+        return expected / (1 + length * (self._draft_cost + share / (1 + share)))
 
 
 def load_assistant(name: str, teacher: Any) -> Assistant:

@@ -97,6 +97,7 @@ def transcribe(config: TranscribeConfig) -> None:
     failed: list[str] = []
     held: dict[int, str] = {}
     seconds, started, printed = 0.0, time.perf_counter(), 0
+    num_drafted = num_accepted = 0
     with progress(len(waiting)) as meter:
         jobs = (make_job(recording, recognizer, config, meter) for recording in waiting)
         for number, result in run(jobs, recognizer, config.batch_size):
@@ -107,6 +108,8 @@ def transcribe(config: TranscribeConfig) -> None:
                 failed.append(f"{recording.name}: {_reason(result, recording)}")
             else:
                 seconds += result.duration_seconds
+                num_drafted += result.num_drafted
+                num_accepted += result.num_accepted
                 if config.output is not None:
                     write(result, recording, config)
                 else:
@@ -118,6 +121,8 @@ def transcribe(config: TranscribeConfig) -> None:
                 printed += 1
     taken = time.perf_counter() - started
     logger.info("%.1f s of audio in %.1f s (RTFx %.1f)", seconds, taken, seconds / taken)
+    if config.assistant is not None:
+        logger.info("%d of %d drafted tokens were kept", num_accepted, num_drafted)
     if failed:
         names = "\n  ".join(failed)
         raise ValueError(f"{len(failed)} of {len(waiting)} recordings failed:\n  {names}")

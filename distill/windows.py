@@ -39,6 +39,8 @@ class Heard:
     tokens: tuple[int, ...]
     text: str
     avg_logprob: float = 0.0
+    """Mean over the tokens and the end, among what may be written at each place: suppressed tokens,
+    and what the grammar of timestamps forbids, are as if they did not exist."""
     no_speech_prob: float = 0.0
     temperature: float = 0.0
     language: str = ""

@@ -2,31 +2,42 @@
 
 Speed: a teacher of random weights whose decoder dominates and whose upper layers change nothing, so
 that its student, which has the first layers only, always agrees. Acceptance: a real pair, where
-tests/shared_data.py finds one. `SPECULATIVE_LAYERS` and `SPECULATIVE_WIDTH` size the teacher.
+tests/shared_data.py finds one, or the one that `SPECULATIVE_TEACHER` and `SPECULATIVE_STUDENT`
+name, on the clips of `SPECULATIVE_MANIFEST`. `SPECULATIVE_LAYERS`, `SPECULATIVE_WIDTH`,
+`SPECULATIVE_TOKENS` and `SPECULATIVE_REPEATS` size the first one.
+
+    pytest -qs tests/benchmarks/bench_speculative.py
 """
 
 import json
 import os
 import statistics
 import time
+from pathlib import Path
 from typing import Any
 
 import pytest
-import soundfile
 import torch
 from transformers import WhisperConfig, WhisperForConditionalGeneration
 
 from distill.decoder import Decoder
 from distill.decoding import Answer, Limits, Prompt, decode
+from distill.evaluate_config import EvaluateConfig
+from distill.evaluate_data import read_clips
+from distill.evaluate_speed import speculative_row
+from distill.recognizers import load_recognizer
 from distill.rules import Rules
 from distill.speculative import Assistant, make_assistant
-from distill.student import load_model, load_processor, make_student
+from distill.student import load_model, make_student
+from pipeline.schema import model_path
+from tests.benchmarks.tables import markdown
 from tests.shared_data import ABSENT, SPEECH, TEACHER
 
 LAYERS = int(os.environ.get("SPECULATIVE_LAYERS", "24"))
 WIDTH = int(os.environ.get("SPECULATIVE_WIDTH", "512"))
 TOKENS = int(os.environ.get("SPECULATIVE_TOKENS", "96"))
 REPEATS = int(os.environ.get("SPECULATIVE_REPEATS", "3"))
+CLIPS = int(os.environ.get("SPECULATIVE_CLIPS", "32"))
 VOCABULARY, END = 8000, 7000
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
@@ -53,88 +64,91 @@ def agreeing_pair() -> tuple[Any, Any]:
 
 
 def hear(
-    teacher: Any, encoded: torch.Tensor, assistant: Assistant | None, rules: Rules
+    teacher: Any,
+    encoded: torch.Tensor,
+    assistant: Assistant | None,
+    rules: Rules,
+    tokens: int = TOKENS,
 ) -> tuple[list[Answer], float]:
     prompts = [Prompt(tokens=(END + 1,))] * len(encoded)
     if DEVICE.type == "cuda":
         torch.cuda.synchronize()
     started = time.perf_counter()
     decoder = Decoder(teacher.model.decoder, teacher.proj_out)
-    limits = Limits(max_new_tokens=TOKENS)
+    limits = Limits(max_new_tokens=tokens)
     answers = decode(decoder, encoded, prompts, rules, limits, assistant=assistant)
     return answers, time.perf_counter() - started
 
 
-@pytest.mark.parametrize("batch_size", [1, 4, 16])
-def test_speed_with_an_agreeing_assistant(batch_size: int) -> None:
+def test_speed_with_an_agreeing_assistant() -> None:
     teacher, student = agreeing_pair()
     assistant = make_assistant(student, teacher)
     rules = Rules(end=END, first_timestamp=VOCABULARY, suppressed=frozenset({END}))
-    encoded = torch.randn(batch_size, 1500, WIDTH, device=DEVICE)
-    hear(teacher, encoded, assistant, rules)
-    taken: dict[bool, list[float]] = {False: [], True: []}
-    for _ in range(REPEATS):
-        texts = []
-        for assisted in (False, True):
-            answers, seconds = hear(teacher, encoded, assistant if assisted else None, rules)
-            taken[assisted].append(seconds)
-            texts.append([answer.tokens for answer in answers])
-        assert texts[0] == texts[1]
-    alone, drafted = (statistics.median(taken[assisted]) for assisted in (False, True))
-    found = {
-        "layers": f"{LAYERS} and 2", "width": WIDTH, "batch_size": batch_size, "tokens": TOKENS,
-        "device": str(DEVICE), "threads": torch.get_num_threads(),
-        "alone_seconds": round(alone, 3), "assisted_seconds": round(drafted, 3),
-        "speed": round(alone / drafted, 2), "spread": [round(s, 3) for s in taken[True]],
-    }  # fmt: skip
-    print("\n" + json.dumps(found))
+    rows = []
+    for batch_size in (1, 4, 16):
+        encoded = torch.randn(batch_size, 1500, WIDTH, device=DEVICE)
+        hear(teacher, encoded, assistant, rules, tokens=8)
+        hear(teacher, encoded, None, rules, tokens=8)
+        taken: dict[bool, list[float]] = {False: [], True: []}
+        for repeat in range(REPEATS):
+            texts = []
+            for assisted in (False, True) if repeat % 2 else (True, False):
+                answers, seconds = hear(teacher, encoded, assistant if assisted else None, rules)
+                taken[assisted].append(seconds)
+                texts.append([answer.tokens for answer in answers])
+            assert texts[0] == texts[1]
+        alone, drafted = (statistics.median(taken[assisted]) for assisted in (False, True))
+        found = {
+            "layers": f"{LAYERS} and 2", "width": WIDTH, "batch_size": batch_size,
+            "tokens": TOKENS, "device": str(DEVICE), "threads": torch.get_num_threads(),
+            "alone_seconds": round(alone, 3), "assisted_seconds": round(drafted, 3),
+            "speed": round(alone / drafted, 2),
+            "all_seconds": {
+                name: [round(s, 3) for s in taken[assisted]]
+                for name, assisted in (("alone", False), ("assisted", True))
+            },
+        }  # fmt: skip
+        print("\n" + json.dumps(found))
+        rows.append(
+            {
+                "speculative, agreeing assistant": f"{LAYERS} and 2 layers of {WIDTH}",
+                "batch": batch_size,
+                "teacher alone": f"{alone:.2f} s",
+                "assisted": f"{drafted:.2f} s",
+                "speed": f"{alone / drafted:.2f} ×",
+                "same tokens": "100 %",
+            }
+        )
+    print("\n" + markdown(rows))
 
 
 def test_acceptance_of_a_real_pair() -> None:
-    """`SPECULATIVE_STUDENT` names a trained student; without it, the teacher's layers are one."""
-    folder, manifest = TEACHER, SPEECH / "en_kathleen" / "manifest.jsonl"
-    if not folder.is_dir():
-        pytest.skip(ABSENT)
-    teacher: Any = load_model(str(folder)).eval()
-    name = os.environ.get("SPECULATIVE_STUDENT")
-    student: Any = load_model(name).eval() if name else make_student(teacher, 2).eval()
-    processor, settings = load_processor(str(folder)), teacher.generation_config
-    lines = [json.loads(line) for line in manifest.read_text().splitlines()[:16]]
-    audio = [soundfile.read(manifest.parent / line["audio_filepath"])[0] for line in lines]
-    features = processor.feature_extractor(
-        audio, sampling_rate=16_000, return_tensors="pt"
-    ).input_features
-    with torch.inference_mode():
-        encoded = teacher.model.encoder(features).last_hidden_state
-    rules = Rules(
-        end=settings.eos_token_id,
-        first_timestamp=settings.no_timestamps_token_id + 1,
-        suppressed=frozenset(settings.suppress_tokens),
-        suppressed_first=frozenset(settings.begin_suppress_tokens),
+    """Without `SPECULATIVE_STUDENT`, two of the teacher's layers are one."""
+    folder = os.environ.get("SPECULATIVE_TEACHER", str(TEACHER))
+    manifest = os.environ.get(
+        "SPECULATIVE_MANIFEST", str(SPEECH / "en_kathleen" / "manifest.jsonl")
     )
-    start = (settings.decoder_start_token_id, settings.no_timestamps_token_id)
-    assistant = make_assistant(student, teacher)
+    if not (Path(manifest).is_file() and Path(model_path(folder)).is_dir()):
+        pytest.skip(ABSENT)
+    teacher: Any = load_recognizer(folder, dtype="float32")
+    name = os.environ.get("SPECULATIVE_STUDENT")
+    student: Any = load_model(name) if name else make_student(teacher.model, 2)
+    assistant = make_assistant(student.eval(), teacher.model)
+    config = EvaluateConfig(models=[folder], data=[manifest], output="unused", max_clips=CLIPS)
+    clips = read_clips(config)
+    rows = []
     for size in (1, 16):
-        taken, drafted, accepted, same = {False: 0.0, True: 0.0}, 0, 0, 0
-        for first in range(0, len(audio), size):
-            texts = []
-            for assisted in (False, True):
-                part = encoded[first : first + size]
-                started = time.perf_counter()
-                answers = decode(
-                    Decoder(teacher.model.decoder, teacher.proj_out), part,
-                    [Prompt(tokens=start)] * len(part), rules, Limits(max_new_tokens=200),
-                    assistant=assistant if assisted else None,
-                )  # fmt: skip
-                taken[assisted] += time.perf_counter() - started
-                texts.append([answer.tokens for answer in answers])
-                drafted += sum(answer.num_drafted for answer in answers)
-                accepted += sum(answer.num_accepted for answer in answers)
-            same += sum(a == b for a, b in zip(*texts, strict=True))
-        found = {
-            "student": name or "2 untrained layers", "batch_size": size, "clips": len(audio),
-            "identical": same, "drafted": drafted, "accepted": accepted,
-            "speed": round(taken[False] / taken[True], 2),
-        }  # fmt: skip
-        print("\n" + json.dumps(found))
-        assert same == len(audio)
+        row = speculative_row(teacher, assistant, name or "2 untrained layers", clips, size)
+        print("\n" + json.dumps(row | {"teacher": folder, "clips": len(clips)}))
+        assert row["identical"] == 1.0
+        rows.append(
+            {
+                "speculative, real pair": f"{Path(folder).name}, {row['model']}",
+                "batch": size,
+                "tokens a step": row["tokens_per_step"],
+                "accepted": f"{row['acceptance']:.0%}",
+                "speed": f"{row['relative_speed']:.2f} ×",
+                "same tokens": f"{row['identical']:.0%}",
+            }
+        )
+    print("\n" + markdown(rows))

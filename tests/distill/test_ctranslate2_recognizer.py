@@ -8,10 +8,19 @@ from typing import Any
 import numpy as np
 import pytest
 import soundfile
+import torch
 
 from distill.__main__ import main
+from distill.ctranslate2_files import num_layers
 from distill.ctranslate2_recognizer import CTranslate2Recognizer
 from distill.recognizers import load_recognizer
+from distill.rules import rules_of
+from distill.student import (
+    keep_generation_settings,
+    load_model,
+    load_processor,
+    make_student,
+)
 from distill.windows import Window
 from pipeline.audio import load_audio
 from pipeline.schema import EMBEDDED_FOLDER, SAMPLE_RATE
@@ -40,6 +49,25 @@ def converted_teacher(tmp_path_factory: pytest.TempPathFactory) -> str:
         copy_files=["tokenizer.json", "preprocessor_config.json"],
     ).convert(str(folder))
     return str(folder)
+
+
+def test_a_converted_student_is_known_by_its_layers(converted: Path, tmp_path: Path):
+    assert num_layers(converted / "model.bin") == (2, 4)
+    assert not load_recognizer(str(converted), device="cpu").is_student
+    student = make_student(load_model("embedded"), decoder_layers=1)
+    load_processor("embedded").save_pretrained(tmp_path / "plain")
+    student.save_pretrained(tmp_path / "plain")
+    converters.TransformersConverter(
+        str(tmp_path / "plain"), copy_files=["tokenizer.json"]
+    ).convert(str(tmp_path / "student"), quantization="int8")
+    model = load_recognizer(str(tmp_path / "student"), device="cpu")
+    assert model.is_student
+    assert num_layers(tmp_path / "student" / "model.bin") == (student.config.encoder_layers, 1)
+
+
+def test_a_format_that_is_not_known_says_nothing(tmp_path: Path):
+    (tmp_path / "model.bin").write_bytes(b"\x07\0\0\0 and so on")
+    assert num_layers(tmp_path / "model.bin") is None
 
 
 class Endless(CTranslate2Recognizer):
@@ -103,6 +131,71 @@ def test_a_text_is_as_probable_as_transformers_finds_it(
         assert other.tokens == own.tokens
         assert other.truncated == own.truncated
         assert other.avg_logprob == pytest.approx(own.avg_logprob, abs=1e-3)
+
+
+@pytest.fixture(scope="module")
+def choosy(teacher_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """A model that must not write what it would like best, and the same converted."""
+    folder = tmp_path_factory.mktemp("choosy")
+    model = load_model(str(teacher_folder))
+    wanted = model.model.decoder.embed_tokens.weight.data[100:140]
+    wanted *= 40 / wanted.norm(dim=-1, keepdim=True)
+    model.generation_config.suppress_tokens = list(range(100, 140))
+    model.generation_config.begin_suppress_tokens = [5, model.generation_config.eos_token_id]
+    keep_generation_settings(model)
+    model.save_pretrained(folder / "plain")
+    load_processor(str(teacher_folder)).save_pretrained(folder / "plain")
+    converters.TransformersConverter(str(folder / "plain"), copy_files=["tokenizer.json"]).convert(
+        str(folder / "converted")
+    )
+    return folder / "plain", folder / "converted"
+
+
+@torch.inference_mode()
+def logprobs(model: Any, window: Window, tokens: tuple[int, ...], allowed_only: bool) -> float:
+    """Mean log-probability of a text that was cut off, worked out in one step by transformers."""
+    vocabulary, settings = model.vocabulary, model.model.generation_config
+    task = [vocabulary.previous, *window.previous] if window.previous else []
+    task += vocabulary.task(window.language, window.timestamps)
+    written = torch.tensor([[*task, *tokens]])
+    features = model.extract([window.samples])
+    logits = model.model(features, decoder_input_ids=written[:, :-1]).logits[:, len(task) - 1 :]
+    if allowed_only:
+        rules = rules_of(
+            settings, logits.shape[-1], vocabulary.end, vocabulary.first_timestamp,
+            window.timestamps,
+        )  # fmt: skip
+        index = torch.arange(len(task), written.shape[1])[None]
+        logits = rules.apply(logits, written, torch.tensor([len(task)]), index)
+    found = logits.log_softmax(-1).gather(-1, written[:, len(task) :, None])
+    return float(found.sum()) / (len(tokens) + 1)
+
+
+@pytest.mark.parametrize("timestamps", [False, True])
+@pytest.mark.parametrize("temperature", [0.0, 0.6])
+def test_a_text_is_as_probable_as_it_is_among_those_that_are_allowed(
+    choosy: tuple[Path, Path], temperature: float, timestamps: bool
+):
+    plain, converted = (
+        load_recognizer(str(folder), device="cpu", dtype="float32", max_new_tokens=10)
+        for folder in choosy
+    )
+    windows = [
+        Window(
+            samples=make_audio(1.0, number), language="en", timestamps=timestamps,
+            temperature=temperature, previous=(300, 301, 302)[:number],
+        )
+        for number in range(3)
+    ]  # fmt: skip
+    for model in (plain, converted):
+        for window, heard in zip(windows, model.hear(windows), strict=True):
+            assert heard.truncated
+            among_allowed, among_all = (
+                logprobs(plain, window, heard.tokens, allowed_only)
+                for allowed_only in (True, False)
+            )
+            assert heard.avg_logprob == pytest.approx(among_allowed, abs=1e-3)
+            assert among_all < among_allowed - 0.1
 
 
 def test_an_empty_text_has_a_probability(converted_teacher: str):

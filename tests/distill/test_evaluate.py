@@ -14,9 +14,10 @@ from whisper_normalizer.english import EnglishTextNormalizer
 
 from distill.__main__ import main
 from distill.config import InitConfig
-from distill.evaluate import evaluate, size_bytes
+from distill.evaluate import evaluate
 from distill.evaluate_config import EvaluateConfig, RobustnessConfig
 from distill.evaluate_data import EvaluationClip, long_recordings, read_clips
+from distill.evaluate_files import size_bytes
 from distill.evaluate_scores import compare, score_all
 from distill.quantization import save
 from distill.quantization.fake import quantise
@@ -89,6 +90,10 @@ def test_rates_are_what_jiwer_and_the_normaliser_give(configure: Configure, teac
         teacher.decode_seconds / student.decode_seconds, rel=0.02
     )
     assert set(student.by_language) == {"en"}
+    spent = results.spent
+    assert spent.models == pytest.approx(teacher.decode_seconds + student.decode_seconds, abs=1e-3)
+    own = spent.features + spent.reading + spent.scoring
+    assert results.overhead == pytest.approx(own / spent.models, abs=1e-4) != 0
 
 
 def test_the_report_is_one_file_that_loads_nothing(configure: Configure):
@@ -133,6 +138,61 @@ def test_every_part_gives_rows_for_every_model(configure: Configure):
     page = (Path(config.output) / "report.html").read_text()
     for title in ("In noise", "Edge lengths", "Chunk length", "Sounds without speech"):
         assert title in page
+
+
+def test_what_each_model_makes_up_is_told_by_recording(configure: Configure):
+    config = configure(modes=["short", "sequential", "chunked"], max_new_tokens=40)
+    config = dataclasses.replace(
+        config, longform=dataclasses.replace(config.longform, temperatures=[0.0])
+    )
+    results = evaluate(config)
+    for number, model in enumerate(results.models):
+        for suffix, loops, insertions in (
+            ("", model.rates.loops.repeated_five_grams, model.rates.insertions),
+            ("-sequential", results.parts["sequential"][number]["repeated_five_grams"], None),
+            ("-chunked", results.parts["chunked"][number]["repeated_five_grams"], None),
+        ):
+            path = Path(config.output) / f"heard-{number}{suffix}.jsonl"
+            lines = [json.loads(line) for line in path.read_text().splitlines()]
+            assert sum(line["repeated_five_grams"] for line in lines) == loops
+            assert insertions in (None, sum(line["insertions"] for line in lines))
+            assert {"id", "reference", "hypothesis"} < set(lines[0])
+    longest = max(line["longest_loop"] for line in heard(config, 0))
+    assert longest == results.models[0].rates.loops.longest_loop
+
+
+def test_results_of_other_settings_are_not_written_over(configure: Configure):
+    config = configure(max_clips=1)
+    evaluate(config)
+    path = Path(config.output) / "results.json"
+    first = path.read_text()
+    with pytest.raises(ValueError, match="results.json exists already.*--overwrite"):
+        evaluate(dataclasses.replace(config, max_clips=2))
+    assert path.read_text() == first
+    assert evaluate(config).num_clips == 1  # the same again may be
+    assert evaluate(dataclasses.replace(config, max_clips=2, overwrite=True)).num_clips == 2
+
+
+def test_a_clip_that_cannot_be_read_stops_no_other_and_is_named_at_the_end(
+    teacher_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    soundfile.write(tmp_path / "a.wav", make_audio(1.0), SAMPLE_RATE)
+    (tmp_path / "b.wav").write_bytes(b"")
+    lines = [
+        {"id": name, "audio_filepath": f"{name}.wav", "text": "one", "duration": seconds}
+        for name, seconds in (("a", 1.0), ("b", 1.0), ("missing", 1.0), ("long", 40.0))
+    ]
+    (tmp_path / "m.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    output = tmp_path / "out"
+    arguments = ["--models", str(teacher_folder), "--data", str(tmp_path / "m.jsonl")]
+    options = ["--device=cpu", "--max_new_tokens=4", "--modes=[short,chunked]"]
+    assert main(["evaluate", *arguments, *options, f"--output={output}"]) == 1
+    printed = capsys.readouterr()
+    assert "3 clips could not be read" in printed.err
+    assert f"| {teacher_folder} |" in printed.out
+    results = json.loads((output / "results.json").read_text())
+    assert (results["num_clips"], set(results["unreadable"])) == (1, {"b", "missing", "long"})
+    assert "missing.wav" in (output / "report.html").read_text()
 
 
 def test_quantised_and_converted_models_stand_beside_plain_ones(

@@ -10,6 +10,7 @@ import pytest
 from distill import evaluate_parts
 from distill.evaluate_config import EvaluateConfig, RobustnessConfig
 from distill.evaluate_data import EvaluationClip
+from distill.evaluate_hearing import hear_in_turns
 from distill.recognizers import load_recognizer
 from distill.windows import Heard, Window
 from pipeline.schema import SAMPLE_RATE, ClipUtterance
@@ -135,6 +136,49 @@ def test_every_word_to_a_sound_without_speech_is_counted():
     assert {(row["words"], row["longest_loop"], row["text"]) for row in rows} == {
         (3, 2, "you you you")
     }
+
+
+def test_models_take_turns_and_a_clip_that_cannot_be_read_is_left_out_for_all(tmp_path: Path):
+    (tmp_path / "noise.wav").write_text("no audio at all")
+    missing = clip(9, "word", samples=None, path=str(tmp_path / "missing.wav"))
+    broken = clip(8, "word", samples=None, path=str(tmp_path / "noise.wav"))
+    clips = [clip(1, "one"), missing, clip(2, "two"), clip(3, "three"), broken]
+    order: list[str] = []
+
+    class Noting(Listener):
+        def hear_features(self, features: Any, windows: list[Window]) -> list[Heard]:
+            order.append(self.name)
+            return super().hear_features(features, windows)
+
+    models: Any = [Noting("a", {n: (n,) for n in (1, 2, 3)}), Noting("b", {2: (7,)})]
+    for model in models:
+        model.vocabulary.encode(" ".join(map(str, range(10))))
+    found = hear_in_turns(models, clips, 2)
+    assert [c.id for c in found.clips] == ["c1", "c2", "c3"]
+    assert [[h.text for h in heard] for heard in found.heard] == [["1", "2", "3"], ["", "7", ""]]
+    assert order == ["a", "a", "b", "b", "b", "a"]  # the first call of each warms up
+    assert set(found.unreadable) == {"c8", "c9"}
+    assert "no such file" in found.unreadable["c9"].lower()
+
+
+def test_only_the_work_of_the_models_counts_as_theirs(monkeypatch: pytest.MonkeyPatch):
+    now = [0.0]
+    monkeypatch.setattr("distill.evaluate_hearing.time.perf_counter", lambda: now[0])
+
+    class Slow(Listener):
+        def extract(self, samples: list[np.ndarray]) -> np.ndarray:
+            now[0] += 3.0
+            return super().extract(samples)
+
+        def hear_features(self, features: Any, windows: list[Window]) -> list[Heard]:
+            now[0] += 0.5 * len(windows)
+            return super().hear_features(features, windows)
+
+    models: Any = [Slow("a"), Slow("b")]
+    found = hear_in_turns(models, [clip(n, "word") for n in range(1, 5)], 2)
+    assert found.features_seconds == 4 * 3.0
+    assert found.seconds == [2.0, 2.0]  # what warms them up is nobody's
+    assert found.reading_seconds == 0.0
 
 
 def test_speeds_are_relative_to_the_first_model_in_every_batch_size(teacher_folder: Path):

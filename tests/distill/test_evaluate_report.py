@@ -55,10 +55,13 @@ def model(name: str, wer: float, **fields: Any) -> dict[str, Any]:
 
 @pytest.fixture
 def read(tmp_path: Path) -> Any:
-    def write_and_read(models: list[dict[str, Any]], parts: dict[str, Any] | None = None) -> Any:
+    def write_and_read(
+        models: list[dict[str, Any]], parts: dict[str, Any] | None = None, **fields: Any
+    ) -> Any:
         results = {
             "split": "test", "num_clips": 4, "audio_seconds": 90.0, "batch_size": 8,
-            "models": models, "parts": parts or {},
+            "models": models, "parts": parts or {}, "unreadable": {}, "overhead": 0.025,
+            "spent": {"models": 40.0, "features": 0.5, "reading": 0.3, "scoring": 0.2}, **fields,
         }  # fmt: skip
         write_report(results, tmp_path / "report.html")
         page = (tmp_path / "report.html").read_text(encoding="utf-8")
@@ -110,12 +113,22 @@ def test_every_model_and_noise_has_a_line_and_the_first_model_the_thickest(read:
         for snr, wer in ((10.0, 0.5), (0.0, 1.0))
     ]
     page, found = read([model("teacher", 0.2), model("student", 0.3)], {"robustness": rows})
-    lines = re.findall(r'stroke-width="(\d)" points="([^"]+)"', page)
-    colours = re.findall(r'<polyline [^>]*style="stroke: ([^"]+)"', page)
-    assert len(set(colours)) == 4
-    assert [width for width, _ in lines] == ["3", "3", "2", "2"]
+    lines = re.findall(
+        r'<polyline [^>]*stroke: ([^"]+)" stroke-width="(\d)" stroke-dasharray="([^"]+)" '
+        r'points="([^"]+)"',
+        page,
+    )
+    assert [(colour, width) for colour, width, _, _ in lines] == [
+        ("var(--line-0)", "3"), ("var(--line-0)", "3"),
+        ("var(--line-1)", "2"), ("var(--line-1)", "2"),
+    ]  # fmt: skip
+    dashes = [dash for _, _, dash, _ in lines]
+    assert dashes[:2] == dashes[2:]
+    assert len(set(dashes)) == 2
+    legend = [re.sub("<[^>]+>", "", entry) for entry in re.findall("<li>(.*?)</li>", page)]
+    assert legend == ["teacher white", "teacher pub", "student white", "student pub"]
     # from the lowest ratio on the left to the highest on the right, the worst rate at the top
-    assert {points for _, points in lines} == {"50.0,20.0 570.0,105.0"}
+    assert {points for *_, points in lines} == {"50.0,20.0 570.0,105.0"}
     # and the models beside each other
     assert found.tables[-1][:2] == [
         ["noise", "SNR, dB", "teacher", "student"],
@@ -134,3 +147,11 @@ def test_one_ratio_alone_can_be_drawn(read: Any):
     rows = [{"model": "m", "prompt_tokens": 0, "wer": 0.0}]
     page, _ = read([model("m", 0.2)], {"prompt_lengths": rows})
     assert 'points="50.0,190.0"' in page
+
+
+def test_where_the_time_went_and_what_was_left_out_are_said(read: Any):
+    page, found = read([model("m", 0.2)], unreadable={"talk-7": "talk.wav: no such file"})
+    assert "features 0.5 s, reading 0.3 s, scoring 0.2 s: 2.5% of the models' time" in page
+    assert found.tables[0] == [["clip", "reason"], ["talk-7", "talk.wav: no such file"]]
+    assert "Left out" in found.headings[0]
+    assert "Left out" not in read([model("m", 0.2)])[0]

@@ -1,23 +1,29 @@
 """Windows, segments and joints of long recordings, with models that say what the test decides."""
 
 import json
+import tracemalloc
 from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
+import soundfile
 from hypothesis import given
 from hypothesis import strategies as st
 
 from distill.alignment import warp
 from distill.longform import Options, sequential, short
 from distill.longform_chunked import chunked, find_join, merge_regions
+from distill.recordings import Recording
 from distill.subtitles import render
-from distill.transcribe import run
-from distill.transcribe_config import LongformConfig
+from distill.transcribe import Meter, chunk_seconds, make_job, run
+from distill.transcribe_config import LongformConfig, TranscribeConfig
 from distill.transcript import Job, Transcript, TranscriptSegment, Word
 from distill.windows import Heard, Window
 from pipeline.schema import SAMPLE_RATE
+from tests.distill.material import make_audio
 
 FIRST = 1000
 """`<|0.00|>`; text tokens are numbers below 900, spoken one each second: token 7 in second 7."""
@@ -113,6 +119,66 @@ def test_chunks_overlap_by_two_strides_and_stop_when_all_is_heard():
     options = Options(language="en", longform=LongformConfig(stride_seconds=2.0))
     drive(chunked(Ramp(35.0), Numbers(), options, 15.0, 2), note)
     assert asked == [pytest.approx(pair, abs=1e-3) for pair in ((0, 15), (11, 15), (22, 13))]
+
+
+def test_the_language_is_settled_by_the_first_window_before_others_are_asked_for():
+    asked: list[list[str | None]] = []
+    job = chunked(Ramp(100.0), Numbers(), Options(), 15.0, 4)
+    windows = next(job)
+    try:
+        while True:
+            asked.append([window.language for window in windows])
+            heard = by_second(windows[0])
+            answer = Heard(tokens=heard.tokens, text="", language="nl", language_probability=0.7)
+            windows = job.send([answer] * len(windows))
+    except StopIteration as stop:
+        transcript = stop.value
+    assert asked[:2] == [[None], ["nl"] * 4]
+    assert (transcript.language, transcript.language_probability) == ("nl", 0.7)
+
+
+@pytest.mark.parametrize(
+    ("is_student", "given", "expected"),
+    [(False, None, 30.0), (True, None, 15.0), (True, 25.0, 25.0), (False, 12.0, 12.0)],
+)
+def test_a_chunk_is_as_long_as_suits_the_model(
+    is_student: bool, given: float | None, expected: float
+):
+    longform = LongformConfig(chunk_seconds=given)
+    config = TranscribeConfig(files=["a"], model="m", mode="chunked", longform=longform)
+    model: Any = SimpleNamespace(is_student=is_student)
+    assert chunk_seconds(model, config) == expected
+
+
+@pytest.mark.parametrize("mode", ["sequential", "chunked"])
+def test_an_hour_needs_no_more_memory_than_ten_minutes(mode: Any, tmp_path: Path):
+    class Constant(Counting):
+        is_student, name = False, "constant"
+
+        def hear(self, windows: list[Window]) -> list[Heard]:
+            self.sizes.append(len(windows))
+            return [Heard(tokens=(FIRST, 1, FIRST + 1500), text=" 1", language="en")] * len(windows)
+
+    def peak(minutes: int) -> tuple[int, int]:
+        path = tmp_path / f"{minutes}.wav"
+        with soundfile.SoundFile(path, "w", SAMPLE_RATE, 1, "PCM_16") as file:
+            for _ in range(minutes):
+                file.write(make_audio(60.0))
+        recognizer: Any = Constant()
+        config = TranscribeConfig(files=[str(path)], model="m", mode=mode, language="en")
+        recording = Recording(name="a", source=str(path), output_name=Path("a"))
+        tracemalloc.start()
+        job = make_job(recording, recognizer, config, Meter(num_recordings=1))
+        ((_, result),) = run([job], recognizer, config.batch_size)
+        most = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        assert isinstance(result, Transcript)
+        assert result.duration_seconds == pytest.approx(60.0 * minutes, abs=0.03)
+        return most, sum(recognizer.sizes)
+
+    (short_peak, few), (long_peak, many) = peak(10), peak(60)
+    assert many > 5 * few
+    assert long_peak < 1.1 * short_peak
 
 
 @pytest.mark.parametrize("middle", ["silent", "wordless"])

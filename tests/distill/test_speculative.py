@@ -12,27 +12,43 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import GenerationConfig, WhisperConfig, WhisperForConditionalGeneration
 
-from distill.decoder import Decoder
+from distill.decoder import Decoder, kept_places
 from distill.decoding import Answer, Limits, Prompt, decode
+from distill.evaluate_hearing import Loaded
+from distill.longform import Options, sequential
+from distill.longform_chunked import chunked
+from distill.recognizers import load_recognizer
 from distill.rules import Rules
 from distill.speculative import Assistant, check_match, load_assistant, make_assistant
 from distill.student import load_model, load_processor, make_student
+from distill.transcribe import run
+from distill.transcribe_config import LongformConfig
+from pipeline.audio import load_audio
+from pipeline.schema import EMBEDDED_FOLDER
 from tests.shared_data import ABSENT, SPEECH, TEACHER
 
 VOCABULARY, END, START, PREVIOUS, FIRST_TIMESTAMP = 90, 30, 31, 35, 39
+NO_SPEECH = 7
 
 
-def tiny_model(seed: int, layers: int = 2, positions: int = 40, std: float = 0.3) -> Any:
+def tiny_model(
+    seed: int, layers: int = 2, positions: int = 40, std: float = 0.3, width: int = 16
+) -> Any:
     """A Whisper of random weights that writes ends and timestamps now and then."""
     torch.manual_seed(seed)
     config = WhisperConfig(
-        vocab_size=VOCABULARY, d_model=16, encoder_layers=1, decoder_layers=layers,
+        vocab_size=VOCABULARY, d_model=width, encoder_layers=1, decoder_layers=layers,
         encoder_attention_heads=2, decoder_attention_heads=2, encoder_ffn_dim=16,
         decoder_ffn_dim=32, max_source_positions=12, max_target_positions=positions,
         num_mel_bins=8, init_std=std, eos_token_id=END, pad_token_id=END, bos_token_id=END,
         decoder_start_token_id=START, suppress_tokens=None, begin_suppress_tokens=None,
     )  # fmt: skip
-    model = WhisperForConditionalGeneration(config).eval()
+    model: Any = WhisperForConditionalGeneration(config).eval()
+    # random weights write timestamps only, and never end: help text and the end
+    model.model.decoder.layer_norm.bias.data[0] = 1.0
+    weight = model.model.decoder.embed_tokens.weight.data
+    weight[:END, 0] += 1.5
+    weight[END, 0] += 2.5
     model.generation_config = GenerationConfig(
         eos_token_id=END, pad_token_id=END, decoder_start_token_id=START, is_multilingual=False,
         no_timestamps_token_id=FIRST_TIMESTAMP - 1, max_initial_timestamp_index=10,
@@ -90,7 +106,7 @@ def answers(
             own = assistant.encoder(inputs).last_hidden_state
     return decode(
         Decoder(teacher.model.decoder, teacher.proj_out), encoded, prompts, rule,
-        Limits(**options), assistant=assistant, assistant_encoded=own,
+        Limits(**options), no_speech=NO_SPEECH, assistant=assistant, assistant_encoded=own,
     )  # fmt: skip
 
 
@@ -124,13 +140,20 @@ def by_transformers(
     timestamps=st.booleans(),
     previous=st.booleans(),
     draft_length=st.sampled_from([None, 1, 2, 5, 11]),
-    kind=st.sampled_from(["planted", "stranger", "itself"]),
+    kind=st.sampled_from(["planted", "stranger", "itself", "deeper", "wider", "shorter"]),
 )
 def test_an_assistant_never_changes_a_token(
     seed: int, rows: int, timestamps: bool, previous: bool, draft_length: int | None, kind: str
 ):
     teacher, student = planted(seed)
-    assistant = {"planted": student, "stranger": tiny_model(seed + 1), "itself": teacher}[kind]
+    assistant = {
+        "planted": student,
+        "stranger": tiny_model(seed + 1),
+        "itself": teacher,
+        "deeper": tiny_model(seed + 1, layers=5),
+        "wider": tiny_model(seed + 1, width=24),
+        "shorter": tiny_model(seed + 1, positions=24),  # it has no positions for the whole text
+    }[kind]
     inputs, prompts = features(rows, seed), make_prompts(rows, seed, timestamps, previous)
     plain = answers(teacher, inputs, prompts, rules(timestamps))
     drafted = answers(
@@ -140,8 +163,105 @@ def test_an_assistant_never_changes_a_token(
     assert tokens_of(drafted) == tokens_of(plain)
     for one, other in zip(drafted, plain, strict=True):
         assert one.avg_logprob == pytest.approx(other.avg_logprob, abs=1e-4)
+        assert one.no_speech_prob == pytest.approx(other.no_speech_prob, abs=1e-6)
         assert one.truncated == other.truncated
         assert 0 <= one.num_accepted <= one.num_drafted
+        assert one.num_steps <= other.num_steps
+
+
+def test_such_models_and_inputs_have_in_them_what_could_go_wrong():
+    found: list[Answer] = []
+    for seed in range(12):
+        teacher, student = planted(seed)
+        inputs = features(4, seed)
+        prompts = make_prompts(4, seed, timestamps=True, previous=True)
+        assistant = make_assistant(student, teacher)
+        found += answers(teacher, inputs, prompts, rules(True), assistant=assistant, draft_length=5)
+    rejected = [a for a in found if a.num_accepted < a.num_drafted]
+    with_times = [a for a in rejected if sum(token >= FIRST_TIMESTAMP for token in a.tokens) >= 4]
+    assert len(with_times) > 5
+    for some in (found, rejected, with_times):
+        assert {a.truncated for a in some} == {True, False}
+        assert any(a.num_accepted > 0 for a in some)
+    assert len({len(a.tokens) for a in found}) > 10
+
+
+@torch.inference_mode()
+def next_token(
+    model: Any, inputs: torch.Tensor, written: list[int], begin: int, rule: Rules
+) -> int:
+    """What the library's own model, without any cache, finds likeliest behind a text."""
+    tokens = torch.tensor([written])
+    logits = model(inputs, decoder_input_ids=tokens).logits[:, -1:]
+    room = torch.nn.functional.pad(tokens, (0, 1))
+    index = torch.tensor([[len(written)]])
+    return int(rule.apply(logits, room, torch.tensor([begin]), index).argmax())
+
+
+@pytest.mark.parametrize(("seed", "timestamps"), [(0, False), (1, True), (2, True), (6, False)])
+def test_what_is_drafted_is_what_the_assistant_would_write_behind_the_teachers_text(
+    seed: int, timestamps: bool
+):
+    rows, draft_length, room = 3, 3, 40
+    teacher, student = planted(seed)
+    inputs, rule = features(rows, seed), rules(timestamps)
+    prompts = make_prompts(rows, seed, timestamps, previous=True)
+    found = answers(
+        teacher, inputs, prompts, rule,
+        assistant=make_assistant(student, teacher), draft_length=draft_length,
+    )  # fmt: skip
+    texts = [[*a.tokens] if a.truncated else [*a.tokens, END] for a in found]
+    now = {row: 1 for row, text in enumerate(texts) if len(text) > 1}
+    steps, drafted, accepted = [1] * rows, [0] * rows, [0] * rows
+    while now:
+        shortest = min(len(prompts[row].tokens) + count for row, count in now.items())
+        num = min(draft_length, room - shortest - 1)
+        for row, count in list(now.items()):
+            wanted = texts[row][count:]
+            written = [*prompts[row].tokens, *texts[row][:count]]
+            kept = 0
+            while kept < min(num, len(wanted)):
+                begin = len(prompts[row].tokens)
+                token = next_token(student, inputs[row : row + 1], written, begin, rule)
+                if token != wanted[kept]:
+                    break
+                written.append(token)
+                kept += 1
+            steps[row] += 1
+            drafted[row] += num
+            accepted[row] += kept
+            now[row] += kept + 1
+            if now[row] >= len(texts[row]):
+                del now[row]
+    assert [a.num_steps for a in found] == steps
+    assert [a.num_drafted for a in found] == drafted
+    assert [a.num_accepted for a in found] == accepted
+    assert 0 < sum(accepted) < sum(drafted)
+
+
+@pytest.mark.parametrize("most", [1, 2, 5])
+def test_no_row_is_longer_than_was_asked_for_though_drafts_are(most: int):
+    teacher, _ = planted(3)
+    never_ending = Rules(end=END, first_timestamp=FIRST_TIMESTAMP, suppressed=frozenset({END}))
+    prompts = make_prompts(3, 3, timestamps=False, previous=True)
+    for assistant in (None, make_assistant(teacher, teacher)):
+        found = answers(
+            teacher, features(3, 3), prompts, never_ending,
+            assistant=assistant, draft_length=8, max_new_tokens=most,
+        )  # fmt: skip
+        assert [len(answer.tokens) for answer in found] == [most] * 3
+        assert all(answer.truncated for answer in found)
+
+
+def test_an_assistant_stands_aside_where_tokens_are_drawn():
+    teacher, student = planted(2)
+    inputs, prompts = features(3, 2), make_prompts(3, 2, timestamps=True, previous=True)
+    alone, beside = (
+        answers(teacher, inputs, prompts, rules(True), temperature=0.4, assistant=assistant)
+        for assistant in (None, make_assistant(student, teacher))
+    )
+    assert alone == beside
+    assert not any(answer.num_drafted for answer in beside)
 
 
 @settings(max_examples=15, deadline=None, derandomize=True)
@@ -179,6 +299,13 @@ def test_rows_that_end_at_different_steps_leave_the_batch_without_a_trace():
     ]
     assert tokens_of(together) == tokens_of(alone)
     assert len({len(answer.tokens) for answer in together}) > 2
+
+
+@given(st.lists(st.booleans(), min_size=1, max_size=20))
+def test_a_row_that_goes_on_keeps_its_place_or_takes_that_of_one_that_ended(going_on: list[bool]):
+    places = kept_places(going_on)
+    assert sorted(places) == [place for place, goes_on in enumerate(going_on) if goes_on]
+    assert all(row == place or row >= len(places) for place, row in enumerate(places))
 
 
 @pytest.mark.parametrize("draft_length", [None, 1, 7, 16])
@@ -311,6 +438,33 @@ def test_an_assistant_of_another_kind_is_refused(key: str, value: int, message: 
     setattr(student.config, key, value)
     with pytest.raises(ValueError, match=message):
         check_match("student", student.config, teacher.config)
+
+
+@pytest.mark.parametrize("mode", ["sequential", "chunked"])
+def test_long_recordings_are_heard_alike_with_an_assistant(mode: str, tmp_path: Path):
+    make_student(load_model("embedded"), decoder_layers=2).save_pretrained(tmp_path)
+    longform = LongformConfig(condition_on_previous=True, temperatures=[0.0, 0.4])
+    options = Options(longform=longform, language="en", timestamps=True)
+    audio = [
+        load_audio(EMBEDDED_FOLDER / "audio" / f"test-{name}.opus", 0.0, seconds)
+        for name, seconds in (("000-en-us-f2", 33.0), ("001-en-gb-m3", 31.0))
+    ]
+
+    def hear(assistant: str | None) -> dict[int, Any]:
+        model = load_recognizer("embedded", device="cpu", dtype="float32", assistant=assistant)
+        if mode == "sequential":
+            jobs = (sequential(Loaded(a), model.vocabulary, options) for a in audio)
+        else:
+            jobs = (chunked(Loaded(a), model.vocabulary, options, 15.0, 4) for a in audio)
+        return dict(run(jobs, model, 4))
+
+    alone, helped = hear(None), hear(str(tmp_path))
+    for number in range(len(audio)):
+        assert alone[number].text == helped[number].text != ""
+        for a, b in zip(alone[number].segments, helped[number].segments, strict=True):
+            assert (a.tokens, a.start, a.end) == (b.tokens, b.start, b.end)
+        assert 0 < helped[number].num_accepted <= helped[number].num_drafted
+        assert helped[number].num_steps < alone[number].num_steps
 
 
 def test_real_speech_is_written_with_the_same_tokens():

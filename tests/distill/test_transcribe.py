@@ -15,10 +15,13 @@ from transformers import WhisperForConditionalGeneration
 
 from distill.__main__ import main
 from distill.arguments import expand
+from distill.recognizers import load_recognizer
 from distill.recordings import AudioStream, check_output_names, find_recordings
 from distill.student import make_student
 from distill.transcribe_config import TranscribeConfig
 from distill.vad import speech_regions
+from distill.whisper_recognizer import WhisperRecognizer
+from distill.windows import Window
 from pipeline.audio import AudioError, load_audio
 from pipeline.schema import EMBEDDED_FOLDER, SAMPLE_RATE
 from tests.distill.material import make_audio
@@ -142,10 +145,28 @@ def test_an_assistant_changes_no_text(
     student = tmp_path / "student"
     make_student(teacher, decoder_layers=1).save_pretrained(student)
     printed = []
+    options = [
+        "--language=en", f"--mode={mode}", "--max_new_tokens=30",
+        "--longform.condition_on_previous", "--longform.temperatures=[0.0,0.4]",
+    ]  # fmt: skip
     for extra in ([], [f"--assistant={student}"]):
-        assert transcribe("--language=en", f"--mode={mode}", *extra, folder / "b.flac") == 0
+        assert transcribe(*options, *extra, folder / "b.flac") == 0
         printed.append(capsys.readouterr().out)
     assert printed[0] == printed[1]
+
+
+def test_the_language_that_is_heard_is_the_librarys(teacher_folder: Path):
+    model = load_recognizer(str(teacher_folder), device="cpu", max_new_tokens=2)
+    assert isinstance(model, WhisperRecognizer)
+    samples = [make_audio(2.0, number) for number in range(4)]
+    expected = model.model.detect_language(model.extract(samples)).tolist()
+    windows = [Window(samples=audio) for audio in samples]
+    windows[2] = Window(samples=samples[2], language="de")
+    heard = model.hear(windows)
+    codes = [model.vocabulary.languages[one.language] for one in heard]
+    assert [codes[n] for n in (0, 1, 3)] == [expected[n] for n in (0, 1, 3)]
+    assert (heard[2].language, heard[2].language_probability) == ("de", 1.0)
+    assert all(0 < heard[n].language_probability < 1 for n in (0, 1, 3))
 
 
 def test_an_assistant_of_another_vocabulary_is_refused(
