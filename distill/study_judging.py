@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from transformers import WhisperForConditionalGeneration
 
-from distill.evaluate import size_bytes
+from distill.evaluate_files import size_bytes
 from distill.quantization import packed
 from distill.quantization.kernels import load_with_integers
 from distill.shards import file_sha256
