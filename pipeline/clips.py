@@ -139,7 +139,7 @@ def pack_clips(spans: list[Span], config: ClipConfig) -> list[Clip]:
         spans,
         lambda span: span.num_samples,
         key,
-        max_samples=round(config.max_seconds * SAMPLE_RATE),
+        max_samples=round(min(config.max_seconds, config.pack_seconds) * SAMPLE_RATE),
         gap_samples=config.pack_gap_samples,
         open_packs=1 if config.pack_by == "recording" else OPEN_PACKS,
     )

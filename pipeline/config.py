@@ -249,6 +249,9 @@ class ClipConfig:
     """Which utterances may share a clip. An unknown speaker is alone with its recording."""
     pack_gap_seconds: float = 0.0
     """Silence between packed utterances."""
+    pack_seconds: float = MAX_CLIP_SECONDS
+    """Longest pack, for a teacher that hears short windows (`teacher.window: clip`) and was not
+    trained on 30 s; a longer utterance has a clip of its own."""
 
     def __post_init__(self) -> None:
         """Keep the limits inside Whisper's window."""
@@ -260,6 +263,11 @@ class ClipConfig:
         if not 0 <= self.pack_gap_seconds <= 10:
             raise ValueError(
                 f"clips.pack_gap_seconds is {self.pack_gap_seconds}; it must be from 0 to 10"
+            )
+        if not 0 < self.pack_seconds <= MAX_CLIP_SECONDS:
+            raise ValueError(
+                f"clips.pack_seconds is {self.pack_seconds}; it must be above 0 and at most "
+                f"{MAX_CLIP_SECONDS:g}"
             )
 
     def for_labels(self) -> "ClipConfig":

@@ -109,6 +109,18 @@ def test_a_pack_is_full_at_thirty_seconds_with_its_gaps():
     assert ids(made(*spoken, pack="before_label", pack_gap_seconds=0.02)) == [["u0", "u1"], ["u2"]]
 
 
+def test_packs_are_as_short_as_asked_for_and_longer_utterances_stay_whole():
+    spoken = [short(i, seconds, speaker="a") for i, seconds in enumerate([4.0, 12.0, 6.0, 1.0])]
+    clips = made(*spoken, pack="before_label", pack_seconds=10.0)
+    assert ids(clips) == [["u0", "u2"], ["u1"], ["u3"]]
+
+
+@pytest.mark.parametrize("seconds", [0.0, 30.1])
+def test_a_pack_longer_than_the_window_is_refused(seconds: float):
+    with pytest.raises(ValueError, match=r"pack_seconds is .*at most 30"):
+        ClipConfig(pack_seconds=seconds)
+
+
 @pytest.mark.parametrize("num_speakers", [1, 4, 10])
 def test_blocks_of_seven_second_utterances_fill_nine_tenths_of_their_windows(num_speakers: int):
     rng = random.Random(0)
