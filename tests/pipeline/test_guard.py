@@ -65,13 +65,13 @@ def test_one_process_serves_call_after_call_and_a_folder_or_setting_that_changed
     tone: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     guard.probe(tone)
-    (before,) = {child.pid for child in decoders()}
+    before = {child.pid for child in decoders()}
     for _ in range(3):
         guard.probe(tone)
-    assert {child.pid for child in decoders()} == {before}
+    assert {child.pid for child in decoders()} == before
     monkeypatch.chdir(tmp_path)
     assert guard.probe("tone.wav").duration_seconds == 3.0
-    assert before not in {child.pid for child in decoders()}
+    assert {child.pid for child in decoders()} != before
 
 
 def test_a_process_that_was_ended_by_others_costs_nothing(tone: Path):
