@@ -7,6 +7,8 @@ first, the part last: where the part stands, both are complete.
 """
 
 import dataclasses
+import hashlib
+import json
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -25,6 +27,9 @@ PACKED = b"packed"
 """In a part's metadata where a clip holds several utterances."""
 
 _ARROW_SCHEMA = "ARROW:schema"
+_CONTENT = "content_sha256"
+"""Parquet's checksums leave out the heads of pages and the footer, so a part has one of its own."""
+
 _FOOTER_BYTES = 2**16
 """At least what the end of a part is read of; most have their metadata in it."""
 
@@ -115,6 +120,7 @@ def write_ledger(path: str | AnyPath, rows: Sequence[LedgerRow], metadata: dict[
     table = pa.Table.from_pylist([dataclasses.asdict(row) for row in rows], schema=LEDGER_SCHEMA)
     if any(len(row.utterances) > 1 for row in rows):
         metadata = metadata | {PACKED.decode(): "true"}
+    metadata = metadata | {_CONTENT: _digest(table, metadata)}
     table = table.replace_schema_metadata(dict(sorted(metadata.items())))
     with replacing(path) as temporary:
         pq.write_table(table, temporary, compression="zstd", write_page_checksum=True)
@@ -127,12 +133,39 @@ def read_ledger(path: str | AnyPath) -> tuple[list[LedgerRow], dict[str, str]]:
         FileNotFoundError: the block is not labelled yet.
         ValueError: the part is damaged, or of a release with other fields.
     """
-    table = _parquet(path, lambda path: pq.read_table(path, page_checksum_verification=True))
+    table = _checked_table(path)
     try:
         rows = [from_dict(Sample, row) for row in table.to_pylist()]
     except ValueError as error:
         raise of_another_release(path, str(error)) from error
-    return rows, _text(table.schema.metadata)
+    return rows, _said(table.schema.metadata)
+
+
+def check_ledger(path: str | AnyPath) -> None:
+    """Read a block's ledger part and compare all that it says with its checksum.
+
+    Parts of an older release have none; of these only the pages are checked.
+
+    Raises:
+        as `read_ledger`.
+    """
+    table = _checked_table(path)
+    read_ledger(path)
+    written = _text(table.schema.metadata).get(_CONTENT)
+    if written is not None and written != _digest(table, _said(table.schema.metadata)):
+        raise ValueError(f"{path} is damaged: it says something else than what was written")
+
+
+def _digest(table: pa.Table, metadata: dict[str, str]) -> str:
+    """Hash rows and metadata, as they come out of a part: a 0 that went in may be a 0.0 there."""
+    digest = hashlib.sha256(json.dumps(sorted(metadata.items())).encode())
+    for row in table.to_pylist():
+        digest.update(b"\n" + json.dumps(row, sort_keys=True).encode())
+    return digest.hexdigest()
+
+
+def _checked_table(path: str | AnyPath) -> pa.Table:
+    return _parquet(path, lambda path: pq.read_table(path, page_checksum_verification=True))
 
 
 def of_another_release(path: str | AnyPath, why: str) -> ValueError:
@@ -160,9 +193,9 @@ def _metadata(path: AnyPath) -> dict[str, str]:
     """Read a part's metadata, of a part in a store without the rest of it."""
     try:
         found = pq.read_metadata(tail(path, _FOOTER_BYTES))
-    except (pa.ArrowInvalid, OSError):
+    except (pa.ArrowException, OSError):
         found = _parquet(path, pq.read_metadata)
-    return {k: v for k, v in _text(found.metadata).items() if k != _ARROW_SCHEMA}
+    return _said(found.metadata)
 
 
 def read_table(path: str | AnyPath, columns: Sequence[str] | None = None) -> pa.Table:
@@ -216,10 +249,15 @@ def _parquet(path: str | AnyPath, read: Callable[[Any], T]) -> T:
         return read(readable(path))
     except FileNotFoundError:
         raise
-    except (pa.ArrowInvalid, OSError) as error:  # OSError: a page whose checksum is wrong
+    except (pa.ArrowException, OSError) as error:  # OSError: a page whose checksum is wrong
         raise ValueError(
             f"{path} is damaged or half-written ({error}); delete it, then run the pipeline again"
         ) from error
+
+
+def _said(metadata: dict[bytes, bytes] | None) -> dict[str, str]:
+    """Return what the writer of a part gave it, without what was added to that."""
+    return {k: v for k, v in _text(metadata).items() if k not in (_ARROW_SCHEMA, _CONTENT)}
 
 
 def _text(metadata: dict[bytes, bytes] | None) -> dict[str, str]:

@@ -22,7 +22,7 @@ from pipeline.layout import Layout
 from pipeline.ledger import LedgerRow, write_ledger
 from pipeline.plan import Block, Keys, Plan, entries
 from pipeline.schema import from_json, to_json
-from pipeline.stopwatch import LABEL_STAGES, Stopwatch
+from pipeline.stopwatch import STAGES, Stopwatch
 
 logger = logging.getLogger(__name__)
 
@@ -94,7 +94,7 @@ def measure(
         label_key=keys.label_key,
         utterances=len(sample),
         audio_seconds=audio_seconds,
-        stage_seconds={stage: stopwatch[stage] for stage in (*LABEL_STAGES, "write")},
+        stage_seconds={stage: stopwatch[stage] for stage in STAGES},
         ledger_bytes_per_block=empty,
         ledger_bytes_per_second=(_ledger_bytes(rows) - empty) / audio_seconds,
         shard_bytes_per_second=shard_bytes / audio_seconds,

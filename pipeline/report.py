@@ -43,6 +43,7 @@ from pipeline.measures import RuleMeasure, measure_planted
 from pipeline.plan import Block, Plan
 from pipeline.plots import bars, calibration, trade_off
 from pipeline.schema import Index, read_index
+from pipeline.stopwatch import STAGES
 from pipeline.sweep import (
     DURATION_EDGES,
     SWEEP,
@@ -150,9 +151,9 @@ def make_report(
         teacher_seconds=totals.teacher_seconds,
         wall_seconds=totals.wall_seconds,
         rtfx=totals.rtfx,
-        stage_seconds=dict(sorted(totals.stage_seconds.items())),
         cost=totals.cost,
         cost_per_kept_hour=totals.cost_per_kept_hour,
+        stage_seconds={s: totals.stage_seconds[s] for s in STAGES if s in totals.stage_seconds},
         padding_fraction=totals.padding_fraction,
         ledger_bytes=totals.ledger_bytes,
         shard_bytes=totals.shard_bytes,

@@ -19,7 +19,7 @@ from webdataset.tariterators import group_by_keys, tar_file_expander
 from webdataset.writer import TarWriter
 
 from pipeline.audio import encode_flac
-from pipeline.files import AnyPath, path_of, replacing, write_text
+from pipeline.files import AnyPath, path_of, remembered, replacing, write_text
 from pipeline.schema import (
     MAX_CLIP_SAMPLES,
     SAMPLE_RATE,
@@ -139,15 +139,20 @@ def read_record(path: str | AnyPath) -> CommitRecord | None:
         ValueError: the record is damaged, or of a release with other fields.
     """
     path = path_of(path)
-    if not path.is_file():
-        return None
     try:
-        return from_json(CommitRecord, path.read_bytes())
+        return _record(path)
+    except FileNotFoundError:
+        return None
     except ValueError as error:
         raise ValueError(
             f"{path} is no commit record of this release ({error}); "
             "delete it, then run the pipeline again"
         ) from error
+
+
+@remembered
+def _record(path: AnyPath) -> CommitRecord:
+    return from_json(CommitRecord, path.read_bytes())
 
 
 def file_sha256(path: str | AnyPath) -> str:

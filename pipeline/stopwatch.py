@@ -8,6 +8,8 @@ from contextlib import contextmanager
 LABEL_STAGES = ("read", "features", "teacher", "score")
 """What it takes to label a block. Only "write" comes after: read again, encode, write the shard."""
 
+STAGES: tuple[str, ...] = (*LABEL_STAGES, "write")
+
 
 class Stopwatch:
     """Adds up how long each stage takes. Stages do not nest."""

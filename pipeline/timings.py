@@ -12,7 +12,7 @@ from typing import TypeVar
 from pipeline.files import AnyPath, each, write_text
 from pipeline.ledger import read_ledger_metadata
 from pipeline.schema import MAX_CLIP_SECONDS
-from pipeline.stopwatch import LABEL_STAGES
+from pipeline.stopwatch import LABEL_STAGES, STAGES
 
 T = TypeVar("T")
 
@@ -42,7 +42,7 @@ class Timings:
 
 def read_timings(ledger_parts: Sequence[AnyPath], timings: Sequence[AnyPath] = ()) -> Timings:
     """Add up what stands in the parts and timings that exist."""
-    seconds = dict.fromkeys(LABEL_STAGES, 0.0) | {"write": 0.0}
+    seconds = dict.fromkeys(STAGES, 0.0)
     audio_seconds, windows = 0.0, 0
     for metadata in _each(read_ledger_metadata, ledger_parts):
         if metadata:

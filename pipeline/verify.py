@@ -9,7 +9,7 @@ import logging
 
 from pipeline.blocks import committed
 from pipeline.layout import Layout
-from pipeline.ledger import read_failures, read_ledger
+from pipeline.ledger import check_ledger, read_failures
 from pipeline.plan import Block, Keys, Plan
 from pipeline.shards import file_sha256
 
@@ -30,7 +30,7 @@ def _withdraw_labels(block: Block, layout: Layout, keys: Keys) -> bool:
     if not part.is_file():
         return False
     try:
-        read_ledger(part)
+        check_ledger(part)
         read_failures(layout.failures(keys.label_key, block.id))
     except (FileNotFoundError, ValueError) as error:
         logger.warning("%s is labelled again: %s", block.id, error)

@@ -1,3 +1,4 @@
+import contextlib
 import dataclasses
 from dataclasses import replace
 from pathlib import Path
@@ -9,6 +10,7 @@ from pipeline.ledger import (
     LEDGER_SCHEMA,
     Failure,
     LedgerRow,
+    check_ledger,
     read_failures,
     read_ledger,
     read_ledger_metadata,
@@ -50,6 +52,29 @@ def test_rows_and_metadata_survive_the_disk(tmp_path, rows):
     rows = [replace(rows[0], segments=(), tokens=(), utterances=()), *rows]
     write_ledger(tmp_path / "b.parquet", rows, {"fingerprint": "f", "note": "naïve"})
     assert read_ledger(tmp_path / "b.parquet") == (rows, {"fingerprint": "f", "note": "naïve"})
+
+
+def test_a_flipped_bit_is_found_or_changes_nothing_of_what_is_read(tmp_path, rows):
+    path = tmp_path / "b.parquet"
+    write_ledger(path, [replace(row, cer=0) for row in rows], {"fingerprint": "f"})
+    check_ledger(path)
+    (written, _), content = read_ledger(path), path.read_bytes()
+    for place in range(0, len(content), 17):
+        damaged = bytearray(content)
+        damaged[place] ^= 1
+        path.write_bytes(damaged)
+        with contextlib.suppress(ValueError):
+            check_ledger(path)
+            found, metadata = read_ledger(path)  # the checksum's own name may be damaged
+            assert (found, metadata["fingerprint"]) == (written, "f"), place
+
+
+def test_a_part_of_an_older_release_is_checked_by_its_pages(tmp_path, rows):
+    path = tmp_path / "b.parquet"
+    write_ledger(path, rows, {"fingerprint": "f"})
+    table = pq.read_table(path).replace_schema_metadata({"fingerprint": "f"})
+    pq.write_table(table, path, write_page_checksum=True)
+    check_ledger(path)
 
 
 def test_a_block_in_which_everything_failed_has_a_part_without_rows(tmp_path):
