@@ -42,5 +42,6 @@ def _names(path: Path) -> list[str] | None:
 
         if number("I") != _VERSION:
             return None
-        text(), number("I")  # kind of model, and its revision
+        text()  # kind of model
+        number("I")  # its revision
         return list(names())
