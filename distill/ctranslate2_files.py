@@ -42,5 +42,5 @@ def _names(path: Path) -> list[str] | None:
 
         if number("I") != _VERSION:
             return None
-        text(), number("I")  # kind of model, and its revision
+        _kind, _revision = text(), number("I")
         return list(names())
