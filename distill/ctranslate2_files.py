@@ -42,6 +42,5 @@ def _names(path: Path) -> list[str] | None:
 
         if number("I") != _VERSION:
             return None
-        text()  # kind of model
-        number("I")  # its revision
+        _kind, _revision = text(), number("I")
         return list(names())

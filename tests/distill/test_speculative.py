@@ -198,11 +198,13 @@ def next_token(
     return int(rule.apply(logits, room, torch.tensor([begin]), index).argmax())
 
 
-@pytest.mark.parametrize(("seed", "timestamps"), [(0, False), (1, True), (2, True), (6, False)])
+@pytest.mark.parametrize(
+    ("seed", "timestamps", "rows"), [(0, False, 3), (1, True, 1), (2, True, 3), (6, False, 1)]
+)
 def test_what_is_drafted_is_what_the_assistant_would_write_behind_the_teachers_text(
-    seed: int, timestamps: bool
+    seed: int, timestamps: bool, rows: int
 ):
-    rows, draft_length, room = 3, 3, 40
+    draft_length, room = 3, 40
     teacher, student = planted(seed)
     inputs, rule = features(rows, seed), rules(timestamps)
     prompts = make_prompts(rows, seed, timestamps, previous=True)
