@@ -29,9 +29,9 @@ MAX_DRAFT = 16
 """Longest draft; longer ones cost more than they can bring at any acceptance below 95 %."""
 _PROBE_EVERY = 8
 """Steps after which an assistant that does not pay is tried again."""
-_ROW_SHARE = {"cpu": 0.08, "cuda": 0.002}
-"""What a token of one row adds to a step, relative to reading the weights once. Many rows keep the
-processor busy by themselves, so a long draft costs them more than it costs one row."""
+_TOKEN_COST = {"cpu": 0.1, "cuda": 0.002}
+"""What one more token of each row adds to a step, as a share of a step. Much the same for one row
+as for many, since the keys of the audio, which each row has its own of, are read once a step."""
 _MEMORY = 0.9
 """Weight of the past in the estimate of how many drafted tokens are kept."""
 
@@ -64,7 +64,7 @@ class Drafter:
         self._fixed = draft_length
         self._acceptance = [0.8] * len(encoded)
         self._draft_cost = _cost(assistant.decoder) / _cost(teacher)
-        self._row_share = _ROW_SHARE.get(encoded.device.type, _ROW_SHARE["cuda"])
+        self._token_cost = _TOKEN_COST.get(encoded.device.type, _TOKEN_COST["cuda"])
         self._steps = 0
 
     def length(self) -> int:
@@ -117,8 +117,7 @@ class Drafter:
             (1 - rate ** (length + 1)) / (1 - rate)
             for rate in (min(rate, 0.99) for rate in self._acceptance)
         )
-        share = self._row_share * len(self._acceptance)
-        return expected / (1 + length * (self._draft_cost + share / (1 + share)))
+        return expected / (1 + length * (self._draft_cost + self._token_cost))
 
 
 def load_assistant(name: str, teacher: Any) -> Assistant:

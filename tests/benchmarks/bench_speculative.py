@@ -36,7 +36,7 @@ from tests.shared_data import ABSENT, SPEECH, TEACHER
 LAYERS = int(os.environ.get("SPECULATIVE_LAYERS", "24"))
 WIDTH = int(os.environ.get("SPECULATIVE_WIDTH", "512"))
 TOKENS = int(os.environ.get("SPECULATIVE_TOKENS", "96"))
-REPEATS = int(os.environ.get("SPECULATIVE_REPEATS", "3"))
+REPEATS = int(os.environ.get("SPECULATIVE_REPEATS", "2"))
 CLIPS = int(os.environ.get("SPECULATIVE_CLIPS", "32"))
 VOCABULARY, END = 8000, 7000
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")

@@ -199,7 +199,7 @@ def next_token(
 
 
 @pytest.mark.parametrize(
-    ("seed", "timestamps", "rows"), [(0, False, 3), (1, True, 1), (2, True, 3), (6, False, 1)]
+    ("seed", "timestamps", "rows"), [(0, False, 3), (3, False, 1), (2, True, 3), (8, True, 1)]
 )
 def test_what_is_drafted_is_what_the_assistant_would_write_behind_the_teachers_text(
     seed: int, timestamps: bool, rows: int
