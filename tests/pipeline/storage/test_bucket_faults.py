@@ -2,6 +2,7 @@
 
 import dataclasses
 import itertools
+import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from threading import Thread
@@ -43,6 +44,7 @@ class Faulty:
         self.refused.append(f"{environ['REQUEST_METHOD']} {environ['PATH_INFO']}")
         environ["wsgi.input"].read(int(environ.get("CONTENT_LENGTH") or 0))
         if status == 0:
+            environ["werkzeug.socket"].shutdown(socket.SHUT_RDWR)  # or the client waits for more
             raise ConnectionResetError
         text = f"<Error><Code>{_SAID[status]}</Code><Message>injected</Message></Error>"
         return Response(text, status, content_type="text/xml")(environ, start_response)
