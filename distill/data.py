@@ -245,12 +245,18 @@ def stage_at(curriculum: list[Stage], batch_number: int) -> Stage:
 
 
 def length_batches(clips: list[Clip], batch_seconds: float, rng: random.Random) -> list[list[Clip]]:
-    """Group clips of similar window into batches of at most `batch_seconds`, in random order."""
+    """Group clips of similar length into batches of at most `batch_seconds`, in random order.
+
+    Similar, not the nearest: a clip meets others in every epoch.
+    """
     batches: list[list[Clip]] = []
-    for clip in sorted(
-        clips, key=lambda c: (c.window_seconds, c.sample.duration_seconds, c.sample.id)
-    ):
-        if not batches or (len(batches[-1]) + 1) * clip.window_seconds > batch_seconds:
+
+    def place(clip: Clip) -> tuple[bool, float]:
+        return clip.full_window, clip.sample.duration_seconds * rng.uniform(0.9, 1.1)
+
+    for clip in sorted(clips, key=place):
+        last = [*batches[-1], clip] if batches else []
+        if not last or len(last) * max(c.window_seconds for c in last) > batch_seconds:
             batches.append([])
         batches[-1].append(clip)
     rng.shuffle(batches)

@@ -14,7 +14,8 @@ class Stage:
     """Longer clips sit this stage out."""
     full_windows: float = 1.0
     """Share of clips whose features are padded to 30 s, as at inference. The others stand in a
-    window as long as the batch's longest clip, which is much faster on short clips."""
+    window as long as the batch's longest clip, which is much faster on short clips, and right where
+    the encoder hears the same in both: one that knows windows of 30 s alone may not."""
 
     def __post_init__(self) -> None:
         if self.from_batch < 0:

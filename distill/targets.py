@@ -60,6 +60,9 @@ def make_target(
 ) -> Target | None:
     """Build inputs and labels, or return None where the text is too long for the decoder.
 
+    <|notimestamps|> is given and never asked for: whoever transcribes decides it, not the decoder,
+    and a teacher that never said it would give its place most of the loss. Timestamps are not asked
+    for where the teacher was told to write none: what its label says of times is not its own.
     A clip without text teaches <|nospeech|> after the start token, and silence to a decoder that is
     told the language anyway.
     A prompt is cut from its front to fit what the text leaves of the decoder's positions.
@@ -76,8 +79,8 @@ def make_target(
     def encode(said: str) -> list[int]:
         return own.get(said.strip()) or _encode(tokenizer, said)
 
-    if timestamps and not segments:
-        timestamps = False
+    timed = use_reference or not sample.tokens or max(sample.tokens) > named("<|notimestamps|>")
+    timestamps = timestamps and timed and bool(segments)
     if timestamps:
         body = [
             token
@@ -110,6 +113,8 @@ def make_target(
     tokens = [*prompt, *tokens]
     inputs, labels = tokens[:-1], tokens[1:]
     labels[: len(prompt)] = [IGNORED] * len(prompt)
+    if not timestamps:
+        labels[len(prompt) + len(start) - 1] = IGNORED
     if not text.strip():
         first = len(prompt)
         labels[first : first + len(start)] = [named("<|nospeech|>"), *[IGNORED] * len(task)]

@@ -72,7 +72,11 @@ def labelling(output: Path, threads: int) -> dict[str, Any]:
 def studying(output: Path, arguments: argparse.Namespace) -> dict[str, Any]:
     """Configure `whisper-distill study`."""
     shards = [str(output / "data")]
-    questions: dict[str, Any] = {"decoder_layers": [1, 2], "labels_only": True, "zero_shot": True}
+    questions: dict[str, Any] = {
+        "decoder_layers": [1, 2, 4],
+        "labels_only": True,
+        "zero_shot": True,
+    }
     if arguments.matching:
         questions = {
             "decoder_layers": [],
@@ -86,7 +90,7 @@ def studying(output: Path, arguments: argparse.Namespace) -> dict[str, Any]:
             "shards": shards,
             "batch_seconds": 40,
             "timestamp_probability": 0.0,
-            "curriculum": [{"full_windows": 0.05}],
+            "curriculum": [{"full_windows": 0.1}],
         },
         "shares": [],
         "test": {"shards": shards, "split": "test", "max_clips": None},

@@ -222,6 +222,22 @@ def test_batches_hold_every_clip_once_within_the_budget():
         assert len(group) * max(c.window_seconds for c in group) <= 60.0
 
 
+@pytest.mark.parametrize("full", [True, False])
+def test_a_clip_meets_others_in_every_epoch(full: bool):
+    clips = [
+        Clip(
+            sample=make_sample(id=f"c-{n}", seconds=2.0 + n / 40),
+            flac=b"",
+            target=Target(decoder_input_ids=(), labels=()),
+            full_window=full,
+        )
+        for n in range(60)
+    ]
+    epochs = [length_batches(clips, 120.0, random.Random(seed)) for seed in range(2)]
+    first, second = ({frozenset(c.sample.id for c in g) for g in groups} for groups in epochs)
+    assert len(first & second) < len(first) / 2
+
+
 def test_shards_of_other_splits_are_not_read(dataset: Path):
     assert [Path(str(p)).name for p in shard_paths([str(dataset)], "test")] == ["test-00002.tar"]
     assert len(shard_paths([str(dataset), str(dataset)], "train")) == 4

@@ -1,3 +1,4 @@
+import dataclasses
 import random
 import re
 from typing import Any
@@ -47,7 +48,29 @@ def test_a_plain_target_is_the_task_the_text_and_the_end(tokenizer: WhisperToken
     inputs, labels = names(tokenizer, found.decoder_input_ids), names(tokenizer, found.labels)
     assert inputs[:4] == task
     assert tokenizer.decode(found.decoder_input_ids[4:]) == " the old house"
-    assert labels == [*inputs[1:], "<|endoftext|>"]
+    assert labels == [*inputs[1:3], "-", *inputs[4:], "<|endoftext|>"]
+
+
+@pytest.mark.parametrize("multilingual", [True, False])
+@pytest.mark.parametrize("text", ["the old house", ""])
+def test_the_choice_of_no_timestamps_is_given_and_not_asked_for(
+    tokenizer: WhisperTokenizer, text: str, multilingual: bool
+):
+    sample = make_sample(text, previous_pseudo_label="the river")
+    found = target(sample, tokenizer, prompted=True, multilingual=multilingual)
+    assert "<|notimestamps|>" in names(tokenizer, found.decoder_input_ids)
+    assert "<|notimestamps|>" not in names(tokenizer, found.labels)
+
+
+def test_a_label_that_was_written_without_timestamps_teaches_none(tokenizer: WhisperTokenizer):
+    segments = (Segment(start=0.0, end=2.5, text="the old house"),)
+    words = tokenizer(" the old house", add_special_tokens=False).input_ids
+    ends = tokenizer.convert_tokens_to_ids(["<|0.00|>", "<|2.50|>"])
+    plain = make_sample("the old house", 2.5, segments=segments, tokens=tuple(words))
+    timed = dataclasses.replace(plain, tokens=(ends[0], *words, ends[1]))
+    without, with_times = (target(s, tokenizer, timestamps=True) for s in (plain, timed))
+    assert "<|notimestamps|>" in names(tokenizer, without.decoder_input_ids)
+    assert {"<|0.00|>", "<|2.50|>"} <= set(names(tokenizer, with_times.labels))
 
 
 @pytest.mark.parametrize("field", ["pseudo_label", "reference"])
@@ -277,7 +300,7 @@ def test_an_english_only_model_is_told_neither_language_nor_task(tokenizer: Whis
     found = target(make_sample("the old house"), tokenizer, multilingual=False)
     inputs, labels = names(tokenizer, found.decoder_input_ids), names(tokenizer, found.labels)
     assert inputs[:2] == ["<|startoftranscript|>", "<|notimestamps|>"]
-    assert labels == [*inputs[1:], "<|endoftext|>"]
+    assert labels == ["-", *inputs[2:], "<|endoftext|>"]
 
 
 def test_silence_for_an_english_only_model_is_nospeech_and_the_end(tokenizer: WhisperTokenizer):
