@@ -49,7 +49,8 @@ check: .venv/.installed
 bench: .venv/.installed
 	$(BIN)/python -m pytest tests/benchmarks -o python_files='bench_*.py' -q -s
 
-# Installed without extras: what the command lines need must be among the base dependencies.
+# The sdist without extras: what the command lines need must be among the base dependencies. The wheel
+# with all that users have: they must agree on versions, and label, write and read a dataset.
 dist-check:
 	rm -rf build/dist-check && mkdir -p build/dist-check
 	$(PYTHON) -m venv build/dist-check/builder
@@ -57,8 +58,9 @@ dist-check:
 	build/dist-check/builder/bin/python -m build --outdir build/dist-check/dist .
 	for kind in whl tar.gz; do \
 	  $(PYTHON) -m venv build/dist-check/$$kind && \
-	  build/dist-check/$$kind/bin/pip install --disable-pip-version-check -q -c docker/constraints.txt \
-	    build/dist-check/dist/*.$$kind && \
+	  extras=$$(test $$kind = whl && echo '[pipeline,distill,fast,vad,video,s3,gcs,export]' || true) && \
+	  build/dist-check/$$kind/bin/pip install --disable-pip-version-check -q $(PIP_FLAGS) \
+	    -c docker/constraints.txt "$$(echo build/dist-check/dist/*.$$kind)$$extras" && \
 	  (cd build/dist-check && $$kind/bin/whisper-pipeline --version && \
 	    $$kind/bin/whisper-distill --version && \
 	    $$kind/bin/python -c "import distill, pipeline.schema as s, pathlib as p; \
@@ -68,6 +70,13 @@ dist-check:
 	assert (s.EMBEDDED_FOLDER / 'teacher/model.safetensors').is_file(); \
 	assert len(list((s.EMBEDDED_FOLDER / 'audio').iterdir())) > 10") || exit 1; \
 	done
+	cd build/dist-check && printf '%s\n' 'output: labelled' 'teacher: {model: embedded, window: clip}' \
+	  'corpora: [{name: embedded, kind: embedded, language: en, licence: cc0-1.0, split: validation}]' \
+	  'filter: {splits: [validation]}' > check.yaml && \
+	  HF_HUB_OFFLINE=1 whl/bin/whisper-pipeline run --config check.yaml && \
+	  whl/bin/pip check && \
+	  HF_HUB_OFFLINE=1 whl/bin/whisper-distill evaluate --models embedded --data labelled --split validation \
+	    --max_clips 4 --output judged
 
 reference: .venv/.installed
 	$(BIN)/pdoc --docformat google --output-directory build/reference pipeline distill '!.*__main__'
