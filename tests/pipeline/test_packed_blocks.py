@@ -31,12 +31,12 @@ def teacher(monkeypatch) -> HearsTones:
 def spoken(tmp_path: Path, corpus, configure):
     """Return a configuration of a corpus of (said, reference) by one speaker."""
 
-    def make(*pairs: tuple[str, str], **options) -> PipelineConfig:
+    def make(*pairs: tuple[str, str], references: bool = True, **options) -> PipelineConfig:
         lines = []
         for number, (said, reference) in enumerate(pairs):
             speak(tmp_path / f"u{number}.wav", said)
             lines.append({"audio_filepath": f"u{number}.wav", "text": reference, "speaker": "ann"})
-        return configure(corpus(*lines), clips=ClipConfig(**options))
+        return configure(corpus(*lines, references=references), clips=ClipConfig(**options))
 
     return make
 
@@ -85,6 +85,25 @@ def test_a_bad_utterance_is_cut_out_of_a_good_pack(spoken, teacher):
 def test_a_pack_of_bad_utterances_is_dropped_whole(spoken, teacher):
     record, samples, _ = built(spoken(("red", "blue"), ("green", "white"), pack="before_label"))
     assert (record.kept, record.rejected, samples) == (0, {"wer": 2}, [])
+
+
+def test_a_pack_without_references_is_kept_with_all_its_sound_and_all_its_words(spoken, teacher):
+    record, ((sample, flac),), _ = built(spoken(*GOOD, references=False, pack="before_label"))
+    assert (record.kept, record.rejected) == (3, {})
+    assert sample.pseudo_label == "red blue green white black brown"
+    assert [(u.id, u.pseudo_label, u.wer) for u in sample.utterances] == [
+        ("u0", "", None),
+        ("u1", "", None),
+        ("u2", "", None),
+    ]
+    assert decode_flac(flac).size == 48_000
+
+
+def test_a_pack_without_references_is_dropped_as_one(spoken, teacher):
+    config = spoken(*GOOD, references=False, pack="before_label")
+    strict = dataclasses.replace(config, filter=FilterConfig(max_seconds=2.0))
+    record, samples, _ = built(strict)
+    assert (record.kept, record.rejected, samples) == (0, {"too_long": 3}, [])
 
 
 def test_another_threshold_cuts_the_same_pack_elsewhere(spoken, teacher):
