@@ -137,6 +137,7 @@ def make_report(
     context = ledger_context(config.filter, plan, layout)
     judged = judge_parts([part for _, part in parts], config.filter, context)
     totals = index.totals
+    embedded = [corpus.name for corpus in config.corpora if corpus.kind == "embedded"]
     chosen = choose(judged, config.filter.max_wer)
     shown = fetch(parts, [int(judged.rows[i]) for _, i in chosen])
     report = Report(
@@ -167,9 +168,9 @@ def make_report(
         sweep_by=sweep_groups(judged, limits),
         rules=count_rules(judged),
         measured=measure_planted(
-            [part for _, part in parts],
+            [part for block, part in parts if block.corpus in embedded],
             judged,
-            [corpus.name for corpus in config.corpora if corpus.kind == "embedded"],
+            embedded,
             config.filter.max_wer,
         ),
         acceptance=_learn([part for _, part in parts], judged, config.filter.max_wer),
