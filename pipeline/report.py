@@ -96,6 +96,8 @@ class Report:
     sweep_by: dict[str, dict[str, tuple[SweepPoint, ...]]]
     """The same for each corpus, language and bucket of duration."""
     rules: tuple[RuleCount, ...]
+    """Of clips as they are judged; `rejected` counts utterances, of which a clip is a part or has
+    several."""
     measured: tuple[RuleMeasure, ...]
     """What the rules are worth on the planted defects of the embedded corpus; else empty."""
     acceptance: Acceptance | None
@@ -222,7 +224,6 @@ def render(report: Report, audio: dict[str, str]) -> str:
         report=report,
         plots=plots,
         audio=audio,
-        before=_not_by_rules(report),
         bins=[
             ("error rate, %", _bin_labels(report.histogram, 100), report.histogram),
             ("duration, seconds", _bin_labels(report.durations, 1), report.durations),
@@ -250,16 +251,6 @@ def _bin_labels(bins: Sequence[Bin], factor: float) -> list[str]:
         labels.append(f"{lower:g}–{upper:g}" if upper > lower else f"{upper:g}")
         lower = upper
     return labels
-
-
-def _not_by_rules(report: Report) -> dict[str, int]:
-    """Count rejections that the rules do not account for.
-
-    They were turned away before the teacher, or are of a split that is not filtered.
-    """
-    judged = {rule.reason: rule.first for rule in report.rules}
-    rest = {reason: n - judged.get(reason, 0) for reason, n in report.rejected.items()}
-    return {reason: n for reason, n in rest.items() if n}
 
 
 def _learn(parts: Sequence[AnyPath], judged: Judged, max_wer: float) -> Acceptance | None:

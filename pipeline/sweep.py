@@ -81,7 +81,11 @@ class SweepPoint:
 
 @dataclass(frozen=True, kw_only=True)
 class RuleCount:
-    """What one rule does."""
+    """What one rule does.
+
+    Clips are counted as they are judged: utterances, also inside a pack, parts of a long recording,
+    or packs without references.
+    """
 
     reason: str
     rejected: int

@@ -9,8 +9,11 @@ from pathlib import Path
 import pytest
 
 from pipeline import blocks
+from pipeline.config import ClipConfig
+from pipeline.limits import FilterConfig
 from pipeline.report import render, write_report
 from pipeline.run import run
+from tests.pipeline.hearing import HearsTones, speak
 
 
 @pytest.fixture
@@ -102,9 +105,34 @@ def test_the_reasons_add_up_where_some_were_turned_away_before_the_teacher(
     run(config)
     page = (Path(config.output) / "report.html").read_text()
     (before,) = re.findall(r">too_long <.*?</tr>", page)
-    assert before.count("<td>1</td>") == 2
+    assert '<td class="lost">1</td>' in before
     assert '<td id="sum-reasons">1</td>' in page
     assert '<b id="total-rejected">1</b>' in page
+
+
+@pytest.mark.parametrize(
+    ("min_seconds", "parts", "lost"), [(2.9, 3, 1), (2.0, 1, 0)], ids=["all parts", "one part"]
+)
+def test_the_reasons_add_up_where_a_recording_was_cut(
+    corpus, configure, tmp_path, monkeypatch, min_seconds, parts, lost
+):
+    monkeypatch.setattr(blocks, "_teacher", lambda *_: HearsTones())
+    speak(tmp_path / "talk.wav", "red blue green white black - - brown pink red - red blue")
+    line = {"audio_filepath": "talk.wav", "text": None}
+    config = configure(
+        corpus(line, references=False),
+        clips=ClipConfig(max_seconds=3.0, long="sequential"),
+        filter=FilterConfig(min_seconds=min_seconds),
+    )
+    run(config)
+    report = json.loads((Path(config.output) / "report.json").read_text())
+    page = (Path(config.output) / "report.html").read_text()
+    assert [rule["rejected"] for rule in report["rules"]] == [parts]
+    assert report["rejected"] == ({"too_short": 1} if lost else {})
+    counted = [int(n) for n in re.findall(r'<td class="lost">(-?\d+)</td>', page)]
+    (footer,) = re.findall(r'<td id="sum-reasons">(\d+)</td>', page)
+    assert sum(counted) == int(footer) == lost
+    assert f'<b id="total-rejected">{lost}</b>' in page
 
 
 def test_the_worst_clip_is_shown_with_what_is_wrong(finished: Path):
