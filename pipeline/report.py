@@ -33,6 +33,7 @@ from pipeline.breakdown import (
     histogram,
 )
 from pipeline.config import PipelineConfig
+from pipeline.duplicates import RowKey
 from pipeline.examples import Example, audio_of, choose, fetch, make_example
 from pipeline.files import AnyPath, path_of
 from pipeline.labels import ledger_context, read_run
@@ -133,15 +134,15 @@ def write_report(
 
 def make_report(
     config: PipelineConfig, plan: Plan, layout: Layout, index: Index, limits: Sequence[float]
-) -> tuple[Report, dict[str, str]]:
-    """Return the numbers, and the audio of the examples as data URIs by id."""
+) -> tuple[Report, dict[RowKey, str]]:
+    """Return the numbers, and the audio of the examples as data URIs."""
     parts = _filtered_parts(plan, layout, config.filter)
     context = ledger_context(config.filter, plan, layout)
     judged = judge_parts([part for _, part in parts], config.filter, context)
     totals = index.totals
     embedded = [corpus.name for corpus in config.corpora if corpus.kind == "embedded"]
     chosen = choose(judged, config.filter.max_wer)
-    shown = fetch(parts, [int(judged.rows[i]) for _, i in chosen])
+    shown = fetch(parts, judged, [i for _, i in chosen])
     report = Report(
         planned=totals.planned,
         kept=totals.kept,
@@ -177,16 +178,15 @@ def make_report(
         ),
         acceptance=_learn([part for _, part in parts], judged, config.filter.max_wer),
         examples=tuple(
-            make_example(group, shown[int(judged.rows[i])][0], int(judged.verdicts[i]))
-            for group, i in chosen
+            make_example(group, shown[i][0], int(judged.verdicts[i])) for group, i in chosen
         ),
         canary=index.canary,
         configuration=_plain(dataclasses.asdict(config)),
     )
-    return report, audio_of(list(shown.values()), config)
+    return report, audio_of(shown.values(), config)
 
 
-def render(report: Report, audio: dict[str, str]) -> str:
+def render(report: Report, audio: dict[RowKey, str]) -> str:
     """Return the report as one HTML page that needs no other file."""
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("pipeline"), autoescape=True, undefined=jinja2.StrictUndefined

@@ -1,5 +1,7 @@
+import base64
 import dataclasses
 import html
+import io
 import json
 import re
 import shutil
@@ -7,6 +9,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
+import soundfile
 
 from pipeline import blocks
 from pipeline.config import ClipConfig
@@ -146,6 +149,37 @@ def test_the_worst_clip_is_shown_with_what_is_wrong(finished: Path):
     assert page.count("data:audio/mpeg;base64,") == 1
     assert "as written" in page
     assert '<del title="substituted: in the reference">horse</del>' in page
+
+
+def test_utterances_of_a_pack_and_parts_of_a_recording_are_shown_and_heard_by_themselves(
+    corpus, configure, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(blocks, "_teacher", lambda *_: HearsTones())
+    lines, wrong = [], "pink pink pink pink pink brown pink red"
+    for name, said, text, speaker in (
+        ("u0", "red blue", "red blue", "ann"),
+        ("u1", "green white black", "brown pink pink", "ann"),
+        ("talk", "red blue green white black - - brown pink red", wrong, ""),
+    ):
+        speak(tmp_path / f"{name}.wav", said)
+        lines.append({"audio_filepath": f"{name}.wav", "text": text, "speaker": speaker})
+    clips = ClipConfig(max_seconds=3.0, pack="before_label", long="sequential")
+    config = configure(corpus(*lines), clips=clips)
+    run(config)
+    report = json.loads((Path(config.output) / "report.json").read_text())
+    shown = {e["id"]: (e["label"], e["reference"], e["rejected_by"]) for e in report["examples"]}
+    assert shown == {
+        "u1": ("green white black", "brown pink pink", ["wer"]),
+        "talk-00000000": ("red blue green white black", "pink pink pink pink pink", ["wer"]),
+    }
+    page = (Path(config.output) / "report.html").read_text()
+    seconds = {
+        name: soundfile.info(io.BytesIO(base64.b64decode(data))).duration
+        for data, name in re.findall(
+            r'src="data:audio/mpeg;base64,([^"]*)" aria-label="audio of ([^"]*)"', page
+        )
+    }
+    assert seconds == pytest.approx({"u1": 1.5, "talk-00000000": 2.5}, abs=0.1)
 
 
 def test_other_thresholds_can_be_asked_for(finished: Path):
