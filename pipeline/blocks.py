@@ -17,7 +17,7 @@ from pipeline.admission import admit
 from pipeline.audio import AudioError
 from pipeline.clips import Span, load_sample, make_clips, pack_clips
 from pipeline.config import ClipConfig, FilterConfig, PipelineConfig
-from pipeline.context import Context, read_context
+from pipeline.context import Context, read_context, warn_of_strangers
 from pipeline.corpora import Utterance
 from pipeline.cutting import join, keep_only, reasons, with_previous
 from pipeline.fates import Fate, count_fates, fate_of_failure
@@ -211,6 +211,7 @@ def _build(
     utterances = {e.id: e for e in found if isinstance(e, Utterance)}
     fates = [fate_of_failure(f) for f in not_labelled]
     kept: list[Sample] = []
+    warn_of_strangers(block.id, rows, config.filter, context)
     for row in rows:
         against = reasons(row, config.filter, context)
         dropped = zip(row.utterances, against, strict=True)

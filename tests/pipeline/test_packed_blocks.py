@@ -18,6 +18,7 @@ from pipeline.schema import Sample
 from pipeline.shards import CommitRecord, read_shard
 from tests.pipeline.hearing import HearsTones, sound, speak
 from tests.pipeline.test_blocks import plan_one
+from tests.pipeline.test_duplicates import ROW, write_second
 
 
 @pytest.fixture
@@ -115,6 +116,14 @@ def test_another_threshold_cuts_the_same_pack_elsewhere(spoken, teacher):
     assert record.kept == 2
     assert not teacher.batches
     assert sample.pseudo_label == "red blue green white black"
+
+
+def test_a_second_teacher_that_never_heard_a_block_is_warned_of(spoken, teacher, tmp_path, caplog):
+    second = write_second(tmp_path / "second", ROW)
+    limits = FilterConfig(max_disagreement=0.2, second_ledger=second)
+    record, _, _ = built(dataclasses.replace(spoken(*GOOD, pack="before_label"), filter=limits))
+    assert record.kept == 3
+    assert f"{second} has labels for 0 of the 3 clips of mine-train-00000" in caplog.text
 
 
 def test_a_cut_pack_is_the_same_byte_for_byte_when_built_again(spoken, teacher):
