@@ -15,15 +15,9 @@ import numpy as np
 
 from pipeline.admission import admit
 from pipeline.audio import AudioError
-from pipeline.clips import (
-    Span,
-    assemble,
-    load_span,
-    make_clips,
-    pack_clips,
-)
+from pipeline.clips import Span, load_sample, make_clips, pack_clips
 from pipeline.config import ClipConfig, FilterConfig, PipelineConfig
-from pipeline.context import Context, read_context
+from pipeline.context import Context, read_context, warn_of_strangers
 from pipeline.corpora import Utterance
 from pipeline.cutting import join, keep_only, reasons, with_previous
 from pipeline.fates import Fate, count_fates, fate_of_failure
@@ -43,7 +37,7 @@ from pipeline.locking import block_locked
 from pipeline.logs import log_stage
 from pipeline.plan import Block, Keys, entries
 from pipeline.rows import Labelled, make_rows
-from pipeline.schema import SAMPLE_RATE, Sample
+from pipeline.schema import Sample
 from pipeline.scoring import language_code
 from pipeline.shards import CommitRecord, read_record, write_record, write_shard
 from pipeline.stopwatch import LABEL_STAGES, Stopwatch
@@ -217,6 +211,7 @@ def _build(
     utterances = {e.id: e for e in found if isinstance(e, Utterance)}
     fates = [fate_of_failure(f) for f in not_labelled]
     kept: list[Sample] = []
+    warn_of_strangers(block.id, rows, config.filter, context)
     for row in rows:
         against = reasons(row, config.filter, context)
         dropped = zip(row.utterances, against, strict=True)
@@ -298,19 +293,10 @@ def _with_audio(
     for sample in kept:
         ids = [u.id for u in sample.utterances]
         try:
-            parts = [
-                load_span(
-                    Span(
-                        utterance=utterances[u.id],
-                        start_seconds=u.recording_start_seconds,
-                        duration_seconds=u.duration,
-                    )
-                )
-                for u in sample.utterances
-            ]
+            audio = load_sample(sample, utterances)
         except AudioError as error:
             logger.warning("clip %s was labelled but can no longer be read: %s", sample.id, error)
             fates += [Fate(utterance_id, "failed", "shard") for utterance_id in ids]
         else:
             fates += [Fate(utterance_id, "kept") for utterance_id in ids]
-            yield sample, assemble(parts, [round(u.start * SAMPLE_RATE) for u in sample.utterances])
+            yield sample, audio

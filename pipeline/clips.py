@@ -7,7 +7,7 @@ so what they turn away costs no compute; it is rejected, not failed, because not
 
 import dataclasses
 import hashlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,7 +18,7 @@ from pipeline.corpora.utterance import RULE_STAGE, Utterance
 from pipeline.guard import CrashError, load_audio, probe
 from pipeline.ledger import Failure
 from pipeline.packing import OPEN_PACKS, pack, place
-from pipeline.schema import SAMPLE_RATE
+from pipeline.schema import SAMPLE_RATE, Sample
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -191,6 +191,29 @@ def load_span(span: Span) -> np.ndarray:
     return load_audio(
         utterance.path, span.start_seconds, span.duration_seconds, channel=utterance.channel
     )
+
+
+def load_sample(sample: Sample, utterances: Mapping[str, Utterance]) -> np.ndarray:
+    """Decode the sound of a labelled clip, or of a piece of one, again; shaped as a span's.
+
+    Args:
+        sample: says which utterances, and where each is in the sound.
+        utterances: those of its block by id.
+
+    Raises:
+        AudioError: one of them can no longer be read.
+    """
+    parts = [
+        load_span(
+            Span(
+                utterance=utterances[u.id],
+                start_seconds=u.recording_start_seconds,
+                duration_seconds=u.duration,
+            )
+        )
+        for u in sample.utterances
+    ]
+    return assemble(parts, [round(u.start * SAMPLE_RATE) for u in sample.utterances])
 
 
 def assemble(parts: Sequence[np.ndarray], starts: Sequence[int]) -> np.ndarray:

@@ -243,8 +243,9 @@ class ClipConfig:
     as Whisper transcribes long audio."""
     pack: Literal["no", "before_label", "after_filter"] = "no"
     """Put several utterances into one clip. `before_label` labels them together, which is several
-    times faster, and judges each by itself; `after_filter` labels each alone, for short utterances
-    that have nothing to do with each other."""
+    times faster, and judges each by itself, or the clip as one where there are no references;
+    `after_filter` labels each alone, for short utterances that have nothing to do with each
+    other."""
     pack_by: Literal["speaker", "recording", "any"] = "speaker"
     """Which utterances may share a clip. An unknown speaker is alone with its recording."""
     pack_gap_seconds: float = 0.0

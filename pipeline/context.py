@@ -6,6 +6,7 @@ added by `with_ledger`, after labelling and before the first shard.
 """
 
 import dataclasses
+import logging
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
@@ -19,10 +20,14 @@ from pipeline.duplicates import (
     row_key,
 )
 from pipeline.files import path_of
+from pipeline.layout import Layout
 from pipeline.ledger import read_ledger
 from pipeline.limits import FilterConfig
-from pipeline.schema import Sample
+from pipeline.pieces import pieces
+from pipeline.schema import Sample, read_index
 from pipeline.speaking_rate import RateBounds, characters_per_second, ledger_bounds
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,11 +107,45 @@ def with_ledger(
     return context
 
 
+def warn_of_strangers(
+    name: str, rows: Iterable[Sample], config: FilterConfig, context: Context
+) -> None:
+    """Say so where most of a block is unknown to the second teacher, as no rule would.
+
+    What it has not heard passes, so a run over other corpora, or with other `clips` options, would
+    go unnoticed.
+    """
+    if config.max_disagreement is None:
+        return
+    judged = [piece for row in rows if row.split in config.splits for piece in pieces(row)]
+    heard = sum(context.disagreement(piece) is not None for piece in judged)
+    if 2 * heard < len(judged):
+        logger.warning(
+            "filter.second_ledger %s has labels for %d of the %d clips of %s, and "
+            "filter.max_disagreement lets the others pass; label the same corpora with the same "
+            "`clips` options there",
+            config.second_ledger,
+            heard,
+            len(judged),
+            name,
+        )
+
+
 def _second_ledger(output: str) -> dict[RowKey, Sample]:
-    parts = sorted(path_of(output).glob("ledger/*/*.parquet"))
+    """Read what the last finished run in a folder says of each piece; older labels stay there."""
+    try:
+        key = read_index(output).label_key
+        parts = sorted(Layout(path_of(output)).ledger(key, "any").parent.glob("*.parquet"))
+    except FileNotFoundError:
+        parts = []
     if not parts:
         raise FileNotFoundError(
-            f"filter.second_ledger {output} holds no ledger; give the output folder of a run "
+            f"filter.second_ledger {output} holds no finished run; give the output folder of a run "
             "that labelled the same corpora with another teacher"
         )
-    return {row_key(row): row for part in parts for row in read_ledger(part)[0]}
+    return {
+        row_key(piece): piece
+        for part in parts
+        for row in read_ledger(part)[0]
+        for piece in pieces(row)
+    }

@@ -11,28 +11,25 @@ from collections.abc import Sequence
 from pipeline.context import NOTHING, Context
 from pipeline.filters import FilterConfig, clip_rejection, utterance_rejection
 from pipeline.packing import place
-from pipeline.rows import join_texts
-from pipeline.schema import SAMPLE_RATE, ClipUtterance, Sample, Segment
+from pipeline.pieces import join_texts, on_grid, pieces
+from pipeline.schema import SAMPLE_RATE, Sample, Segment
 from pipeline.scoring import score
 
 CONTINUOUS_SECONDS = 2.0
 """Clips of one recording with a longer pause between them do not continue one another."""
 
-_GRID_PER_SECOND = 50
+
+def decide(
+    row: Sample, config: FilterConfig, context: Context = NOTHING
+) -> list[tuple[Sample, str | None]]:
+    """Return the pieces of a clip, each with why it is dropped, or None to keep it."""
+    of_all = clip_rejection(row, config, context)
+    return [(piece, of_all or utterance_rejection(piece, config, context)) for piece in pieces(row)]
 
 
 def reasons(row: Sample, config: FilterConfig, context: Context = NOTHING) -> list[str | None]:
     """Return for each utterance of a clip why it is dropped, or None to keep it."""
-    if reason := clip_rejection(row, config, context):
-        return [reason] * len(row.utterances)
-    return [utterance_rejection(piece, config, context) for piece in pieces(row)]
-
-
-def pieces(row: Sample) -> list[Sample]:
-    """Return each utterance of a clip as a clip of its own, with its part of the label."""
-    if len(row.utterances) == 1:
-        return [row]
-    return [_piece(row, utterance) for utterance in row.utterances]
+    return [reason for piece, reason in decide(row, config, context) for _ in piece.utterances]
 
 
 def keep_only(row: Sample, kept: Sequence[bool], gap_samples: int) -> Sample:
@@ -71,7 +68,7 @@ def join(samples: Sequence[Sample], clip_id: str, gap_samples: int) -> Sample:
         tokens=first.tokens if len(samples) == 1 else (),
         token_logprobs=first.token_logprobs if len(samples) == 1 else (),
         segments=tuple(
-            Segment(start=_on_grid(s.start + start), end=_on_grid(s.end + start), text=s.text)
+            Segment(start=on_grid(s.start + start), end=on_grid(s.end + start), text=s.text)
             for sample, start in zip(samples, starts, strict=True)
             for s in sample.segments
         ),
@@ -116,48 +113,3 @@ def with_previous(kept: Sequence[Sample], rows: Sequence[Sample]) -> list[Sample
         return source.pseudo_label if 0 <= pause + 0.02 <= CONTINUOUS_SECONDS else None
 
     return [dataclasses.replace(s, previous_pseudo_label=previous(s)) for s in kept]
-
-
-def _piece(row: Sample, utterance: ClipUtterance) -> Sample:
-    """Cut one utterance out of a clip."""
-    return dataclasses.replace(
-        row,
-        id=utterance.id,
-        recording=utterance.recording or row.recording,
-        start_seconds=utterance.recording_start_seconds,
-        duration_seconds=utterance.duration,
-        utterances=(dataclasses.replace(utterance, start=0.0),),
-        reference=utterance.reference,
-        pseudo_label=utterance.pseudo_label,
-        tokens=(),
-        token_logprobs=(),
-        segments=_segments(row, utterance),
-        previous_pseudo_label=None,
-        wer=utterance.wer,
-        cer=utterance.cer,
-        substitutions=utterance.substitutions,
-        deletions=utterance.deletions,
-        insertions=utterance.insertions,
-        orthographic_wer=None,
-    )
-
-
-def _segments(row: Sample, utterance: ClipUtterance) -> tuple[Segment, ...]:
-    """Return the teacher's segments of an utterance, or one over all of it where they overlap."""
-    text = utterance.pseudo_label.strip()
-    if not text:
-        return ()
-    end = utterance.start + utterance.duration
-    inside = [s for s in row.segments if utterance.start <= (s.start + s.end) / 2 <= end]
-    if join_texts([s.text for s in inside], row.language) != text:
-        return (Segment(start=0.0, end=_on_grid(utterance.duration), text=text),)
-
-    def moved(seconds: float) -> float:
-        return _on_grid(min(max(seconds - utterance.start, 0.0), utterance.duration))
-
-    return tuple(Segment(start=moved(s.start), end=moved(s.end), text=s.text) for s in inside)
-
-
-def _on_grid(seconds: float) -> float:
-    """Round down to Whisper's 0.02 s."""
-    return int(seconds * _GRID_PER_SECOND + 1e-6) / _GRID_PER_SECOND

@@ -8,20 +8,24 @@ stays without it.
 import base64
 import io
 import logging
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import soundfile
 from rapidfuzz.distance import Levenshtein
 
-from pipeline.audio import AudioError, load_audio
+from pipeline.audio import AudioError
+from pipeline.clips import load_sample
 from pipeline.config import PipelineConfig
 from pipeline.corpora import Utterance
+from pipeline.duplicates import RowKey, row_key
 from pipeline.files import AnyPath
 from pipeline.filters import REASONS, error_rate
 from pipeline.ledger import count_rows, read_table
 from pipeline.normalizing import normalize
+from pipeline.pieces import pieces
 from pipeline.plan import Block, entries
 from pipeline.schema import SAMPLE_RATE, Sample, from_dict
 from pipeline.scoring import metric_of
@@ -48,7 +52,10 @@ class DiffPart:
 
 @dataclass(frozen=True, kw_only=True)
 class Example:
-    """A clip with everything that is known of it, but its audio."""
+    """A clip, or one utterance of a pack, with everything that is known of it, but its audio.
+
+    What the teacher says of its own label (log-probability and the like) is of the whole pack.
+    """
 
     group: str
     """`worst`, `border` or the name of a rule."""
@@ -77,7 +84,7 @@ class Example:
 
 
 def choose(judged: Judged, max_wer: float) -> list[tuple[str, int]]:
-    """Return groups and positions of the rows to show; a row is shown once."""
+    """Return groups and positions of what to show; nothing is shown twice."""
     rates = np.nan_to_num(judged.rates, nan=-1.0)
     by_rate = np.argsort(-rates, kind="stable")
     chosen: dict[int, str] = {int(i): "worst" for i in by_rate[:PER_GROUP] if rates[i] > max_wer}
@@ -99,14 +106,30 @@ def choose(judged: Judged, max_wer: float) -> list[tuple[str, int]]:
     )
 
 
-def fetch(parts: Sequence[tuple[Block, AnyPath]], positions: Sequence[int]) -> dict[int, tuple]:
-    """Return row and block by position, counted over the rows of all parts in order."""
+def fetch(
+    parts: Sequence[tuple[Block, AnyPath]], judged: Judged, positions: Sequence[int]
+) -> dict[int, tuple[Sample, Block]]:
+    """Return what was judged at each of the positions, with its block; `parts` are all of it."""
+    rows = _rows(parts, {int(judged.rows[i]) for i in positions})
+    found = {}
+    for i in positions:
+        row, block = rows[int(judged.rows[i])]
+        first = int(
+            np.searchsorted(judged.rows, judged.rows[i])
+        )  # the pieces of a row are in a row
+        found[i] = pieces(row)[i - first], block
+    return found
+
+
+def _rows(
+    parts: Sequence[tuple[Block, AnyPath]], wanted: set[int]
+) -> dict[int, tuple[Sample, Block]]:
+    """Return rows and their blocks by their number, counted over all parts in order."""
     found: dict[int, tuple[Sample, Block]] = {}
     start = 0
-    wanted = sorted(positions)
     for block, part in parts:
         count = count_rows(part)
-        mine = [i for i in wanted if start <= i < start + count]
+        mine = [i for i in sorted(wanted) if start <= i < start + count]
         if mine:
             rows = read_table(part).take([i - start for i in mine]).to_pylist()
             found |= {i: (from_dict(Sample, row), block) for i, row in zip(mine, rows, strict=True)}
@@ -115,7 +138,7 @@ def fetch(parts: Sequence[tuple[Block, AnyPath]], positions: Sequence[int]) -> d
 
 
 def make_example(group: str, row: Sample, bits: int) -> Example:
-    """Put together what is shown of a row."""
+    """Put together what is shown of a clip, as it was judged."""
     return Example(
         group=group,
         id=row.id,
@@ -161,34 +184,31 @@ def compare(reference: str, label: str, language: str) -> tuple[DiffPart, ...]:
     )
 
 
-def audio_of(rows: Sequence[tuple[Sample, Block]], config: PipelineConfig) -> dict[str, str]:
-    """Return a data URI of MP3 for each row whose audio can be read, within the budget."""
-    found: dict[str, str] = {}
+def audio_of(shown: Iterable[tuple[Sample, Block]], config: PipelineConfig) -> dict[RowKey, str]:
+    """Return a data URI of MP3 for each clip whose audio can be read, within the budget."""
+    by_block: defaultdict[str, list[tuple[Sample, Block]]] = defaultdict(list)
+    for row, block in shown:
+        by_block[block.id].append((row, block))
+    found: dict[RowKey, str] = {}
     spent = 0
-    for block in {block.id: block for _, block in rows}.values():
-        mine = {row.id: row for row, of in rows if of.id == block.id}
+    for mine in by_block.values():
+        _, block = mine[0]
         try:
-            listed = entries(block, config)
+            utterances = {e.id: e for e in entries(block, config) if isinstance(e, Utterance)}
         except (OSError, ValueError, RuntimeError) as error:  # moved, damaged or changed
             logger.warning("no audio of block %s in the report: %s", block.id, error)
             continue
-        for entry in listed:
-            if not isinstance(entry, Utterance) or entry.id not in mine:
-                continue
-            row = mine[entry.id]
+        for row, _ in mine:
             try:
-                data = _mp3(
-                    load_audio(
-                        entry.path, row.start_seconds, row.duration_seconds, channel=entry.channel
-                    )
-                )
+                data = _mp3(load_sample(row, utterances))
             except (AudioError, OSError) as error:
                 logger.warning("no audio of clip %s in the report: %s", row.id, error)
                 continue
             spent += len(data)
             if spent > MAX_AUDIO_BYTES:
+                logger.warning("the report's audio is %d MB; the rest is left out", spent // 10**6)
                 return found
-            found[row.id] = f"data:audio/mpeg;base64,{base64.b64encode(data).decode()}"
+            found[row_key(row)] = f"data:audio/mpeg;base64,{base64.b64encode(data).decode()}"
     return found
 
 

@@ -8,16 +8,16 @@ from rapidfuzz.process import extract
 
 from pipeline.context import Context
 from pipeline.corpora.utterance import RULE_STAGE
-from pipeline.cutting import reasons
+from pipeline.cutting import decide
 from pipeline.files import AnyPath, path_of
-from pipeline.filters import error_rate, verdicts
+from pipeline.filters import REASONS, error_rate, verdicts
 from pipeline.labels import ledger_context, read_run
 from pipeline.layout import Layout
 from pipeline.ledger import Failure, LedgerRow, read_failures, read_ledger, read_table
 from pipeline.limits import FilterConfig
 from pipeline.plan import Block, Plan
-from pipeline.schema import sample_key
-from pipeline.shards import read_record
+from pipeline.schema import Sample, sample_key
+from pipeline.shards import read_record, read_shard
 
 NUM_SUGGESTIONS = 3
 
@@ -42,7 +42,9 @@ def explain(output: str | AnyPath, wanted: str, **overrides: Any) -> list[str]:
     labelled = [b for b in plan.blocks if layout.ledger(plan.keys.label_key, b.id).is_file()]
     for block, found, failures, seen in _search(labelled, plan, layout, wanted):
         ids += seen
-        texts += [_label_text(row, block, layout, limits, context, overrides) for row in found]
+        texts += [
+            _label_text(row, wanted, block, layout, limits, context, overrides) for row in found
+        ]
         texts += [_failure_text(f, block) for f in failures if wanted in (f.id, *f.utterance_ids)]
     if not texts:
         nearest = [match for match, *_ in extract(wanted, ids, limit=NUM_SUGGESTIONS)]
@@ -73,78 +75,119 @@ def _search(
 
 def _label_text(
     row: LedgerRow,
+    wanted: str,
     block: Block,
     layout: Layout,
     config: FilterConfig,
     context: Context,
     overrides: dict[str, Any],
 ) -> str:
-    """Say what the filter makes of a label, and on what evidence."""
-    against = reasons(row, config, context)
-    reason = against[0] if len(set(against)) == 1 else None
+    """Say what the filter makes of a label, or of an utterance's part of it, and on what evidence.
+
+    Of a pack that is asked for by its own id every utterance is explained.
+    """
+    decided = [
+        (piece, why)
+        for piece, why in decide(row, config, context)
+        if wanted == row.id or any(u.id == wanted for u in piece.utterances)
+    ]
+    shown = decided[0][0] if len(decided) == 1 else row
     filtered = "" if row.split in config.splits else f" (split {row.split} is not filtered)"
     supposed = ", ".join(f"{name} {value}" for name, value in overrides.items())
     lines = [
-        f"{row.id}: {'kept' if reason is None else f'rejected, reason: {reason}'}{filtered}"
+        f"{shown.id}: {_fate([why for _, why in decided])}{filtered}"
         + (f", if {supposed}" if supposed else ""),
         f"  corpus     {row.corpus}, split {row.split}, language {row.language}, "
         f"licence {row.licence}",
-        f"  audio      {row.recording}, "
-        f"{row.duration_seconds:.2f} s from {row.start_seconds:.2f} s",
-        f"  reference  {row.reference}",
-        f"  label      {row.pseudo_label}",
+        f"  audio      {shown.recording}, "
+        f"{shown.duration_seconds:.2f} s from {shown.start_seconds:.2f} s",
+        f"  reference  {shown.reference}",
+        f"  label      {shown.pseudo_label}",
     ]
     if len(row.utterances) > 1:
-        lines += [
-            f"  utterance  {u.id}, {u.duration:.2f} s from {u.start:.2f} s, "
-            f"{f'cut out: {why}' if why else 'kept'}: {u.reference!r}, label {u.pseudo_label!r}"
-            for u, why in zip(row.utterances, against, strict=True)
-        ]
-    if row.wer is not None and row.cer is not None:
-        limit = f"judged by {row.metric}, limit {config.max_wer}"
-        if row.normalizer:
-            limit = f"{row.normalizer} normaliser, {limit}"
-        if row.orthographic_wer is not None:
-            limit = f"as written {row.orthographic_wer:.4f}; {limit}"
-        lines.append(
-            f"  errors     wer {row.wer:.4f}, cer {row.cer:.4f} ({row.substitutions} substituted, "
-            f"{row.deletions} deleted, {row.insertions} inserted; {limit})"
-        )
+        places = ", ".join(f"{u.id} from {u.start:.2f} s" for u in row.utterances)
+        together = "" if row.metric else "; judged as one, because they have no references"
+        lines.append(f"  pack       {row.id}: {places}{together}")
+    for piece, why in decided:
+        if len(decided) > 1:
+            lines.append(
+                f"  utterance  {piece.id}, {piece.duration_seconds:.2f} s, "
+                f"{f'cut out: {why}' if why else 'kept'}: {piece.reference!r}, "
+                f"label {piece.pseudo_label!r}"
+            )
+        lines += _verdict_lines(row, piece, config, context)
+    if config.switched_off:
+        off = [reason for reason in REASONS if reason in config.switched_off]
+        lines.append(f"  off        {', '.join(off)}")
     lines.append(
         f"  evidence   avg_logprob {row.avg_logprob}, no_speech_prob {row.no_speech_prob}, "
         f"compression_ratio {row.compression_ratio}, temperature {row.temperature}, "
         f"truncated {str(row.truncated).lower()}"
+        + (" (of the whole pack)" if len(row.utterances) > 1 else "")
     )
-    said = verdicts(row, config, context)
-    verdict_of = {v.reason: "fails" if v.rejected else "passes" for v in said}
-    verdict_of |= dict.fromkeys(config.switched_off, "off")
-    for verdict in ("passes", "fails", "off"):
-        if named := [reason for reason, of in verdict_of.items() if of == verdict]:
-            lines.append(f"  {verdict:<10} {', '.join(named)}")
-    if reason is None and error_rate(row) is None and row.split in config.splits:
+    kept = any(why is None for _, why in decided)
+    if kept and error_rate(shown) is None and row.split in config.splits:
         lines.append("  note       without a reference; only the rules that need none judged it")
     lines.append(f"  teacher    {row.teacher} at {row.teacher_revision}")
-    lines.append(f"  shard      {_shard_text(row, block, layout)}")
+    lines.append(f"  shard      {_shard_text(shown, block, layout)}")
     return "\n".join(lines)
 
 
-def _shard_text(row: LedgerRow, block: Block, layout: Layout) -> str:
-    """Say where the clip is now, whatever the options might become."""
+def _fate(reasons: Sequence[str | None]) -> str:
+    """Say how the pieces of a clip end together."""
+    against = [reason for reason in reasons if reason]
+    if not against:
+        return "kept"
+    if len(against) < len(reasons):
+        return f"kept, but for {len(against)} of {len(reasons)} utterances"
+    return f"rejected, reason: {', '.join(dict.fromkeys(against))}"
+
+
+def _verdict_lines(
+    row: LedgerRow, piece: Sample, config: FilterConfig, context: Context
+) -> list[str]:
+    """Say how far the label of a piece is from its reference, and what every rule makes of it."""
+    lines = []
+    if piece.wer is not None and piece.cer is not None:
+        limit = f"judged by {piece.metric}, limit {config.max_wer}"
+        if piece.normalizer:
+            limit = f"{piece.normalizer} normaliser, {limit}"
+        if piece.orthographic_wer is not None:
+            limit = f"as written {piece.orthographic_wer:.4f}; {limit}"
+        lines.append(
+            f"  errors     wer {piece.wer:.4f}, cer {piece.cer:.4f} ({piece.substitutions} "
+            f"substituted, {piece.deletions} deleted, {piece.insertions} inserted; {limit})"
+        )
+    said = [v for v in verdicts(row, piece, config, context) if v.reason not in config.switched_off]
+    for name, rejected in (("passes", False), ("fails", True)):
+        if named := [v.reason for v in said if v.rejected is rejected]:
+            lines.append(f"  {name:<10} {', '.join(named)}")
+    return lines
+
+
+def _shard_text(shown: Sample, block: Block, layout: Layout) -> str:
+    """Say where the utterances are now, whatever the options might become.
+
+    The shard itself is asked: a clip in it may be put together otherwise than it was labelled, and
+    what could no longer be read when it was written is not in it.
+    """
     record = read_record(layout.commit_record(block.id))
-    if record is None:
+    shard = layout.shard(block.id)
+    if record is None or (record.shard and not shard.is_file()):
         return f"block {block.id} has none yet; run again to write it"
-    config, _ = read_run(layout)
-    against = reasons(row, config.filter, _run_context(config.filter, layout))
-    if record.shard is None or all(against):
-        return f"in none; its block is {block.id}"
-    key = sample_key(row.id)
-    return f"shards/{record.shard.name}, members {key}.flac and {key}.json"
-
-
-def _run_context(config: FilterConfig, layout: Layout) -> Context:
-    """Return what the run itself knew beyond the row."""
-    _, plan = read_run(layout)
-    return ledger_context(config, plan, layout)
+    wanted = {(u.id, u.recording_start_seconds) for u in shown.utterances}
+    samples = read_shard(shard) if record.shard else ()
+    keys = [
+        sample_key(sample.id)
+        for sample, _ in samples
+        if not wanted.isdisjoint((u.id, u.recording_start_seconds) for u in sample.utterances)
+    ]
+    if keys:
+        members = ", ".join(f"{key}.flac and {key}.json" for key in keys)
+        return f"shards/{shard.name}, members {members}"
+    lacking = record.failed.get("shard", 0)
+    why = f", whose shard lacks {lacking} that could no longer be read" if lacking else ""
+    return f"in none; its block is {block.id}{why}"
 
 
 def _failure_text(failed: Failure, block: Block) -> str:

@@ -281,13 +281,19 @@ def utterance_rejection(
     return _first(rules, row, config, context)
 
 
-def verdicts(row: Sample, config: FilterConfig, context: Context = NOTHING) -> list[Verdict]:
-    """Return what every rule says of a row, also of those behind the first that rejects it."""
-    judged = row.split in config.splits
+def verdicts(
+    clip: Sample, piece: Sample, config: FilterConfig, context: Context = NOTHING
+) -> list[Verdict]:
+    """Return what every rule says of a piece of a clip, also those behind the first that rejects.
+
+    Rules of the whole clip judge the clip; a clip of one utterance is its own piece.
+    """
+    judged = clip.split in config.splits
     return [
         Verdict(
             reason=rule.__name__,
-            rejected=(judged or rule in _REFERENCE_RULES) and rule(row, config, context),
+            rejected=(judged or rule in _REFERENCE_RULES)
+            and rule(clip if rule in _CLIP_RULES else piece, config, context),
         )
         for rule in _RULES
     ]

@@ -5,10 +5,10 @@ from collections.abc import Iterator
 from pipeline.config import PipelineConfig
 from pipeline.config_files import load_config
 from pipeline.context import Context, needs_ledger, read_context, with_ledger
-from pipeline.cutting import pieces
 from pipeline.layout import Layout
 from pipeline.ledger import Failure, LedgerRow, read_failures, read_ledger
 from pipeline.limits import FilterConfig
+from pipeline.pieces import pieces
 from pipeline.plan import Plan
 from pipeline.schema import from_json
 

@@ -61,7 +61,7 @@ class FilterConfig:
     max_disagreement: float | None = None
     """Highest error rate between the label and that of a second teacher; Granary v2 takes 0.2."""
     second_ledger: str = ""
-    """Output folder of a run of the second teacher on the same corpora."""
+    """Output folder of a finished run of the second teacher on the same corpora."""
     acceptance_model: str = ""
     """A fitted `acceptance.json`: it judges clips without a reference by their evidence."""
     acceptance_precision: float = 0.9

@@ -1,7 +1,8 @@
 """How good each rule is where the truth is known: on planted defects.
 
 A clip is bad where a defect was planted in it, or where its label is further than the threshold
-from what was said; a rule is right where it rejects a bad clip.
+from what was said; a rule is right where it rejects a bad clip. The utterances of a pack are judged
+one by one, and measured so.
 """
 
 import json
@@ -12,7 +13,8 @@ import numpy as np
 
 from pipeline.files import AnyPath
 from pipeline.filters import REASONS
-from pipeline.ledger import read_table
+from pipeline.ledger import read_ledger
+from pipeline.pieces import pieces
 from pipeline.schema import EMBEDDED_FOLDER
 from pipeline.sweep import Judged
 
@@ -59,16 +61,25 @@ def measure(verdicts: np.ndarray, bad: np.ndarray) -> tuple[RuleMeasure, ...]:
 def measure_planted(
     parts: Sequence[AnyPath], judged: Judged, corpora: Sequence[str], max_wer: float
 ) -> tuple[RuleMeasure, ...]:
-    """Measure the rules on those of the corpora that are the embedded one; () where none is.
+    """Measure the rules on the embedded corpus; () where nothing of it was judged.
 
-    `parts` are those that were judged, in the same order.
+    Args:
+        parts: the ledger parts that are of it, in the order in which all were judged.
+        judged: all that was judged.
+        corpora: what the configuration calls it.
+        max_wer: the threshold above which a label is bad.
     """
     wanted = [code for code, name in enumerate(judged.corpus_names) if name in corpora]
     if not wanted:
         return ()
     lines = (EMBEDDED_FOLDER / "planted.jsonl").read_text(encoding="utf-8").splitlines()
     planted = {json.loads(line)["id"] for line in lines}
-    ids = [i for part in parts for i in read_table(part, ["id"])["id"].to_pylist()]
+    has_defect = [
+        any(utterance.id in planted for utterance in piece.utterances)
+        for part in parts
+        for row in read_ledger(part)[0]
+        for piece in pieces(row)
+    ]
     mine = np.isin(judged.corpora, wanted)
-    bad = np.array([i in planted for i in ids], dtype=bool) | (judged.rates > max_wer)
-    return measure(judged.verdicts[mine], bad[mine])
+    bad = np.array(has_defect, dtype=bool) | (judged.rates[mine] > max_wer)
+    return measure(judged.verdicts[mine], bad)

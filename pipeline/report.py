@@ -33,6 +33,7 @@ from pipeline.breakdown import (
     histogram,
 )
 from pipeline.config import PipelineConfig
+from pipeline.duplicates import RowKey
 from pipeline.examples import Example, audio_of, choose, fetch, make_example
 from pipeline.files import AnyPath, path_of
 from pipeline.labels import ledger_context, read_run
@@ -96,6 +97,8 @@ class Report:
     sweep_by: dict[str, dict[str, tuple[SweepPoint, ...]]]
     """The same for each corpus, language and bucket of duration."""
     rules: tuple[RuleCount, ...]
+    """Of clips as they are judged; `rejected` counts utterances, of which a clip is a part or has
+    several."""
     measured: tuple[RuleMeasure, ...]
     """What the rules are worth on the planted defects of the embedded corpus; else empty."""
     acceptance: Acceptance | None
@@ -131,14 +134,15 @@ def write_report(
 
 def make_report(
     config: PipelineConfig, plan: Plan, layout: Layout, index: Index, limits: Sequence[float]
-) -> tuple[Report, dict[str, str]]:
-    """Return the numbers, and the audio of the examples as data URIs by id."""
+) -> tuple[Report, dict[RowKey, str]]:
+    """Return the numbers, and the audio of the examples as data URIs."""
     parts = _filtered_parts(plan, layout, config.filter)
     context = ledger_context(config.filter, plan, layout)
     judged = judge_parts([part for _, part in parts], config.filter, context)
     totals = index.totals
+    embedded = [corpus.name for corpus in config.corpora if corpus.kind == "embedded"]
     chosen = choose(judged, config.filter.max_wer)
-    shown = fetch(parts, [int(judged.rows[i]) for _, i in chosen])
+    shown = fetch(parts, judged, [i for _, i in chosen])
     report = Report(
         planned=totals.planned,
         kept=totals.kept,
@@ -167,23 +171,22 @@ def make_report(
         sweep_by=sweep_groups(judged, limits),
         rules=count_rules(judged),
         measured=measure_planted(
-            [part for _, part in parts],
+            [part for block, part in parts if block.corpus in embedded],
             judged,
-            [corpus.name for corpus in config.corpora if corpus.kind == "embedded"],
+            embedded,
             config.filter.max_wer,
         ),
         acceptance=_learn([part for _, part in parts], judged, config.filter.max_wer),
         examples=tuple(
-            make_example(group, shown[int(judged.rows[i])][0], int(judged.verdicts[i]))
-            for group, i in chosen
+            make_example(group, shown[i][0], int(judged.verdicts[i])) for group, i in chosen
         ),
         canary=index.canary,
         configuration=_plain(dataclasses.asdict(config)),
     )
-    return report, audio_of(list(shown.values()), config)
+    return report, audio_of(shown.values(), config)
 
 
-def render(report: Report, audio: dict[str, str]) -> str:
+def render(report: Report, audio: dict[RowKey, str]) -> str:
     """Return the report as one HTML page that needs no other file."""
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("pipeline"), autoescape=True, undefined=jinja2.StrictUndefined
@@ -221,7 +224,6 @@ def render(report: Report, audio: dict[str, str]) -> str:
         report=report,
         plots=plots,
         audio=audio,
-        before=_not_by_rules(report),
         bins=[
             ("error rate, %", _bin_labels(report.histogram, 100), report.histogram),
             ("duration, seconds", _bin_labels(report.durations, 1), report.durations),
@@ -249,16 +251,6 @@ def _bin_labels(bins: Sequence[Bin], factor: float) -> list[str]:
         labels.append(f"{lower:g}–{upper:g}" if upper > lower else f"{upper:g}")
         lower = upper
     return labels
-
-
-def _not_by_rules(report: Report) -> dict[str, int]:
-    """Count rejections that the rules do not account for.
-
-    They were turned away before the teacher, or are of a split that is not filtered.
-    """
-    judged = {rule.reason: rule.first for rule in report.rules}
-    rest = {reason: n - judged.get(reason, 0) for reason, n in report.rejected.items()}
-    return {reason: n for reason, n in rest.items() if n}
 
 
 def _learn(parts: Sequence[AnyPath], judged: Judged, max_wer: float) -> Acceptance | None:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pipeline.attribution import attribute
 from pipeline.clips import Heard
 from pipeline.ledger import LedgerRow
+from pipeline.pieces import join_texts
 from pipeline.schema import SAMPLE_RATE, ClipUtterance
 from pipeline.scoring import Score, metric_of, score
 from pipeline.teacher import Label
@@ -26,12 +27,6 @@ def make_rows(labelled: Sequence[Labelled], model: str, revision: str) -> list[L
     return [
         _row(item, own, model, revision) for item, own in zip(labelled, references, strict=True)
     ]
-
-
-def join_texts(texts: Sequence[str], language: str) -> str:
-    """Write texts one after the other, as the language separates words."""
-    separator = "" if metric_of("", language) == "cer" else " "
-    return separator.join(text.strip() for text in texts if text.strip())
 
 
 def _references(labelled: Sequence[Labelled]) -> list[list[str | None]]:
@@ -68,7 +63,9 @@ def _row(item: Labelled, references: Sequence[str | None], model: str, revision:
     scored = _score(reference, label.text, label.language)
     unlabelled = all(own is None for own in references)
     speakers = {span.utterance.speaker for span in spans}
-    pieces = attribute(label.text, known, label.language)
+    # Without references nothing says which words of a pack are whose; it is judged as one.
+    apart = len(spans) == 1 or not unlabelled
+    pieces = attribute(label.text, known, label.language) if apart else [""] * len(spans)
     utterances = []
     for span, start, length, audio_sha256, own, piece in zip(
         spans, heard.starts, heard.lengths, heard.hashes, known, pieces, strict=True

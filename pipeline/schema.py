@@ -44,7 +44,8 @@ class ClipUtterance:
     """One utterance of the corpus, or a part of a long one, inside a clip.
 
     `pseudo_label` is the piece of the clip's label that the alignment attributes to the utterance;
-    the scores are of that piece, so a bad utterance cannot hide in a good clip.
+    the scores are of that piece, so a bad utterance cannot hide in a good clip. In a pack without
+    references nothing can be attributed, and it is "".
     """
 
     id: str

@@ -18,11 +18,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline.context import NOTHING, Context
-from pipeline.cutting import pieces
 from pipeline.files import AnyPath
 from pipeline.filters import REASONS, FilterConfig, clip_bits, error_rate, utterance_bits
 from pipeline.ledger import PACKED, of_another_release, open_part, read_ledger
 from pipeline.limits import SWEEP
+from pipeline.pieces import pieces
 from pipeline.schema import Sample
 
 DURATION_EDGES = (0.0, 1.0, 2.0, 5.0, 10.0, 20.0, 30.0)
@@ -34,7 +34,7 @@ _WER_BIT = np.uint32(1 << REASONS.index("wer"))
 
 @dataclass(frozen=True)
 class Judged:
-    """A ledger in numbers: arrays of one entry for each utterance of the filtered splits."""
+    """A ledger in numbers: arrays of one entry for each of the `pieces` of the filtered splits."""
 
     rates: np.ndarray
     """Error rate; NaN without a reference."""
@@ -81,7 +81,11 @@ class SweepPoint:
 
 @dataclass(frozen=True, kw_only=True)
 class RuleCount:
-    """What one rule does."""
+    """What one rule does.
+
+    Clips are counted as they are judged: utterances, also inside a pack, parts of a long recording,
+    or packs without references.
+    """
 
     reason: str
     rejected: int
@@ -151,7 +155,7 @@ def judge(rows: Iterable[Sample], config: FilterConfig, context: Context = NOTHI
 def _judged_apart(
     rows: Iterable[Sample], config: FilterConfig, context: Context
 ) -> Iterator[tuple[int, Sample, int]]:
-    """Yield each utterance with its row's position and with what the clip's rules say of it."""
+    """Yield each piece with its row's position and with what the clip's rules say of it."""
     position = 0
     for row in rows:
         if row.split not in config.splits:

@@ -5,8 +5,9 @@ from dataclasses import replace
 
 import pytest
 
-from pipeline.cutting import CONTINUOUS_SECONDS, join, keep_only, pieces, reasons, with_previous
+from pipeline.cutting import CONTINUOUS_SECONDS, join, keep_only, reasons, with_previous
 from pipeline.limits import FilterConfig
+from pipeline.pieces import pieces
 from pipeline.schema import ClipUtterance, Sample, Segment
 from tests.pipeline.test_filters import GOOD
 

@@ -6,11 +6,12 @@ import numpy as np
 import pytest
 
 from pipeline.agreement import disagreements
-from pipeline.context import needs_ledger, read_context, with_ledger
+from pipeline.context import needs_ledger, read_context, warn_of_strangers, with_ledger
 from pipeline.duplicates import find_duplicates, read_evaluation_sets
 from pipeline.filters import FilterConfig, rejection
 from pipeline.ledger import write_ledger
-from pipeline.schema import ClipUtterance, Sample
+from pipeline.pieces import pieces
+from pipeline.schema import SCHEMA_VERSION, ClipUtterance, Index, Sample, Totals, to_json
 from pipeline.shards import write_shard
 
 ROW = Sample(
@@ -138,11 +139,63 @@ def test_two_teachers_disagree_by_the_rate_between_their_labels():
     }
 
 
-def test_the_second_teacher_is_read_from_its_own_run(tmp_path: Path):
-    part = tmp_path / "other" / "ledger" / "key" / "b.parquet"
+def write_second(output: Path, *rows: Sample, key: str = "key") -> str:
+    """Write a finished run of a second teacher; return its folder as the options name it."""
+    part = output / "ledger" / key / "b.parquet"
     part.parent.mkdir(parents=True)
-    write_ledger(part, [replace(ROW, pseudo_label="something else was said")], {})
-    config = FilterConfig(max_disagreement=0.2, second_ledger=str(tmp_path / "other"))
+    write_ledger(part, rows, {})
+    totals = Totals(
+        planned=0, kept=0, rejected={}, failed={}, hours_planned=0.0, hours_kept=0.0,
+        teacher_seconds=0.0, wall_seconds=0.0, rtfx=0.0,
+    )  # fmt: skip
+    index = Index(
+        schema_version=SCHEMA_VERSION, created_with="", teacher={}, decoding={}, clips={},
+        filter={}, label_key=key, shard_key="", shards=(), totals=totals,
+    )  # fmt: skip
+    (output / "index.json").write_text(to_json(index))
+    return str(output)
+
+
+def test_the_second_teacher_is_read_from_its_own_run(tmp_path: Path):
+    folder = write_second(tmp_path / "a", replace(ROW, pseudo_label="something else was said"))
+    config = FilterConfig(max_disagreement=0.2, second_ledger=folder)
     assert rejection(ROW, config, read_context(config)) == "disagreement"
-    with pytest.raises(FileNotFoundError, match="holds no ledger"):
+    with pytest.raises(FileNotFoundError, match="second_ledger .*none holds no finished run"):
         read_context(FilterConfig(second_ledger=str(tmp_path / "none")))
+
+
+def test_of_a_second_teacher_that_labelled_twice_the_last_labels_count(tmp_path: Path):
+    write_second(tmp_path / "a", ROW, key="z-old")
+    different = replace(ROW, pseudo_label="something else was said")
+    folder = write_second(tmp_path / "a", different, key="a-new")
+    config = FilterConfig(max_disagreement=0.2, second_ledger=folder)
+    assert rejection(ROW, config, read_context(config)) == "disagreement"
+
+
+def test_a_second_teacher_that_heard_packs_is_compared_utterance_by_utterance(tmp_path: Path):
+    def pack(first: str, second: str) -> Sample:
+        return replace(
+            ROW,
+            id="a_and_1_more",
+            utterances=(
+                ClipUtterance(id="a", start=0.0, duration=1.0, reference="", pseudo_label=first),
+                ClipUtterance(id="b", start=1.0, duration=2.0, reference="", pseudo_label=second),
+            ),
+        )
+
+    folder = write_second(tmp_path / "a", pack("red blue", "brown pink"))
+    config = FilterConfig(max_disagreement=0.2, second_ledger=folder, speaking_rate="off")
+    alone = [replace(piece, metric="") for piece in pieces(pack("red blue", "green white"))]
+    context = read_context(config)
+    assert [rejection(piece, config, context) for piece in alone] == [None, "disagreement"]
+
+
+def test_a_second_teacher_that_heard_something_else_is_warned_of(tmp_path: Path, caplog):
+    folder = write_second(tmp_path / "a", replace(ROW, id="other"), ROW)
+    config = FilterConfig(max_disagreement=0.2, second_ledger=folder)
+    known, unknown = ROW, replace(ROW, id="unknown")
+    context = read_context(config)
+    warn_of_strangers("block", [known, unknown, replace(unknown, split="test")], config, context)
+    assert not caplog.records
+    warn_of_strangers("block", [known, unknown, replace(unknown, id="too")], config, context)
+    assert f"{folder} has labels for 1 of the 3 clips of block" in caplog.text

@@ -1,12 +1,16 @@
+import dataclasses
 import re
 from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
 
+from pipeline import blocks
+from pipeline.config import ClipConfig, PipelineConfig
 from pipeline.explain import explain
 from pipeline.filters import REASONS, FilterConfig
 from pipeline.run import run
+from tests.pipeline.hearing import HearsTones, speak
 
 
 @pytest.fixture
@@ -93,6 +97,76 @@ def test_a_kept_clip_is_found_in_its_shard(finished: Path):
     assert re.search(
         r"shard +shards/mine-train-00000\.tar, members tone0\.flac and tone0\.json", text
     )
+
+
+@pytest.fixture
+def spoken(corpus, configure, tmp_path, monkeypatch):
+    """Run over utterances of (said, reference) by one speaker; return the configuration."""
+    monkeypatch.setattr(blocks, "_teacher", lambda *_: HearsTones())
+
+    def make(*pairs: tuple[str, str], references: bool = True, **clips) -> PipelineConfig:
+        lines = []
+        for number, (said, text) in enumerate(pairs):
+            speak(tmp_path / f"u{number}.wav", said)
+            lines.append({"audio_filepath": f"u{number}.wav", "text": text, "speaker": "ann"})
+        config = configure(
+            corpus(*lines, references=references),
+            clips=ClipConfig(**clips),
+            max_failed_fraction=0.5,
+        )
+        run(config)
+        return config
+
+    return make
+
+
+def test_a_pack_whose_utterances_fail_for_different_reasons_is_not_kept(spoken):
+    config = spoken(("- - -", "pink pink"), ("red blue", "green white"), pack="before_label")
+    (text,) = explain(config.output, "u0_and_1_more")
+    assert text.startswith("u0_and_1_more: rejected, reason: empty_label, wer\n")
+    assert "in none" in text
+
+
+def test_an_utterance_of_a_pack_has_its_own_verdicts(spoken):
+    config = spoken(("red blue", "red blue"), ("green", "white"), pack="before_label")
+    (good,), (bad,), (both,) = (
+        explain(config.output, name) for name in ("u0", "u1", "u0_and_1_more")
+    )
+    assert good.startswith("u0: kept\n")
+    assert not re.search(r"fails +", good)
+    assert "members u0_and_1_more.flac" in good
+    assert bad.startswith("u1: rejected, reason: wer\n")
+    assert re.findall(r"fails +(.*)", bad) == ["wer"]
+    assert re.findall(r"label +(.*)", bad) == ["green"]
+    assert re.search(r"pack +u0_and_1_more: u0 from 0\.00 s, u1 from 1\.00 s\n", bad)
+    assert "shard      in none" in bad
+    assert both.startswith("u0_and_1_more: kept, but for 1 of 2 utterances\n")
+    assert "u1, 0.50 s, cut out: wer: 'white', label 'green'\n" in both
+    assert len(re.findall(r"passes +", both)) == 2
+
+
+def test_an_utterance_of_a_pack_without_references_shares_its_verdict(spoken):
+    config = spoken(("red blue", ""), ("green", ""), references=False, pack="before_label")
+    (text,) = explain(config.output, "u1")
+    assert text.startswith("u0_and_1_more: kept\n")
+    assert "u1 from 1.00 s; judged as one, because they have no references\n" in text
+
+
+def test_an_utterance_that_was_packed_after_the_filter_is_found_in_its_shard(spoken):
+    config = spoken(("red blue", "red blue"), ("green", "green"), pack="after_filter")
+    for name in ("u0", "u1"):
+        (text,) = explain(config.output, name)
+        assert "members u0_and_1_more.flac and u0_and_1_more.json" in text
+
+
+def test_a_clip_that_could_not_be_read_for_the_shard_is_not_said_to_be_in_it(spoken, tmp_path):
+    config = spoken(("red blue", "red blue"), ("green", "green"))
+    audio = tmp_path / "u1.wav"
+    audio.write_bytes(b"x" * audio.stat().st_size)
+    run(dataclasses.replace(config, filter=FilterConfig(max_wer=0.2)))
+    (text,) = explain(config.output, "u1")
+    assert "in none; its block is mine-train-00000, whose shard lacks 1 that could no" in text
+    assert "members u0.flac" in explain(config.output, "u0")[0]
 
 
 def test_a_half_written_part_is_refused(finished: Path):

@@ -125,7 +125,7 @@ def test_every_reason_is_tested():
 @pytest.mark.parametrize("reason", DEFECTS)
 def test_the_reason_is_the_first_rule_that_rejects(reason):
     row = replace(GOOD, **DEFECTS[reason])
-    rejecting = [v.reason for v in verdicts(row, STRICT, CONTEXT) if v.rejected]
+    rejecting = [v.reason for v in verdicts(row, row, STRICT, CONTEXT) if v.rejected]
     assert rejecting[0] == reason
 
 

@@ -11,9 +11,11 @@ from pipeline.context import Context
 from pipeline.duplicates import Contamination, _runs, find_duplicates
 from pipeline.embedded.text import sentences
 from pipeline.filters import REASONS, FilterConfig, clip_bits, utterance_bits
-from pipeline.measures import RuleMeasure, measure
-from pipeline.schema import ClipUtterance, Sample, Segment
+from pipeline.ledger import write_ledger
+from pipeline.measures import RuleMeasure, measure, measure_planted
+from pipeline.schema import EMBEDDED_FOLDER, ClipUtterance, Sample, Segment
 from pipeline.scoring import score
+from pipeline.sweep import judge_parts
 from pipeline.wording import _phrase_file
 from tests.shared_data import ABSENT, SPEECH
 
@@ -204,6 +206,37 @@ def test_copies_and_evaluation_sentences_are_found(planted):
     found = {r.id for r in rows if index.overlaps(r.pseudo_label, "en")}
     assert {r.id for r in inside} <= found
     assert len(found) <= len(inside) / 0.95
+
+
+def test_a_planted_defect_is_found_inside_a_pack(tmp_path):
+    planted = (EMBEDDED_FOLDER / "planted.jsonl").read_text("utf-8").splitlines()
+    defect = json.loads(planted[0])["id"]
+    rng = random.Random(0)
+    pack = replace(
+        row(0, "they went by train for it was raining", "they went by train", rng),
+        id="fine_and_1_more",
+        utterances=(
+            ClipUtterance(
+                id="fine",
+                start=0.0,
+                duration=1.5,
+                reference="they went by train",
+                pseudo_label="they went by train",
+                wer=0.0,
+            ),
+            ClipUtterance(
+                id=defect, start=1.5, duration=1.5, reference="for it was raining", wer=1.0
+            ),
+        ),
+    )
+    other = replace(row(1, "somewhere else", "somewhere else", rng), corpus="mine")
+    parts = [tmp_path / "0.parquet", tmp_path / "1.parquet"]
+    for part, one in zip(parts, (other, pack), strict=True):
+        write_ledger(part, [one], {})
+    judged = judge_parts(parts, FilterConfig())
+    found = {m.reason: m for m in measure_planted(parts[1:], judged, ["planted"], 0.1)}
+    assert found["empty_label"].rejected == 1
+    assert (found["any"].precision, found["any"].recall) == (1.0, 1.0)
 
 
 def _hashed(row: Sample, audio_sha256: str) -> Sample:

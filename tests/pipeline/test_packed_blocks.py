@@ -18,6 +18,7 @@ from pipeline.schema import Sample
 from pipeline.shards import CommitRecord, read_shard
 from tests.pipeline.hearing import HearsTones, sound, speak
 from tests.pipeline.test_blocks import plan_one
+from tests.pipeline.test_duplicates import ROW, write_second
 
 
 @pytest.fixture
@@ -31,12 +32,12 @@ def teacher(monkeypatch) -> HearsTones:
 def spoken(tmp_path: Path, corpus, configure):
     """Return a configuration of a corpus of (said, reference) by one speaker."""
 
-    def make(*pairs: tuple[str, str], **options) -> PipelineConfig:
+    def make(*pairs: tuple[str, str], references: bool = True, **options) -> PipelineConfig:
         lines = []
         for number, (said, reference) in enumerate(pairs):
             speak(tmp_path / f"u{number}.wav", said)
             lines.append({"audio_filepath": f"u{number}.wav", "text": reference, "speaker": "ann"})
-        return configure(corpus(*lines), clips=ClipConfig(**options))
+        return configure(corpus(*lines, references=references), clips=ClipConfig(**options))
 
     return make
 
@@ -87,6 +88,25 @@ def test_a_pack_of_bad_utterances_is_dropped_whole(spoken, teacher):
     assert (record.kept, record.rejected, samples) == (0, {"wer": 2}, [])
 
 
+def test_a_pack_without_references_is_kept_with_all_its_sound_and_all_its_words(spoken, teacher):
+    record, ((sample, flac),), _ = built(spoken(*GOOD, references=False, pack="before_label"))
+    assert (record.kept, record.rejected) == (3, {})
+    assert sample.pseudo_label == "red blue green white black brown"
+    assert [(u.id, u.pseudo_label, u.wer) for u in sample.utterances] == [
+        ("u0", "", None),
+        ("u1", "", None),
+        ("u2", "", None),
+    ]
+    assert decode_flac(flac).size == 48_000
+
+
+def test_a_pack_without_references_is_dropped_as_one(spoken, teacher):
+    config = spoken(*GOOD, references=False, pack="before_label")
+    strict = dataclasses.replace(config, filter=FilterConfig(max_seconds=2.0))
+    record, samples, _ = built(strict)
+    assert (record.kept, record.rejected, samples) == (0, {"too_long": 3}, [])
+
+
 def test_another_threshold_cuts_the_same_pack_elsewhere(spoken, teacher):
     config = spoken(GOOD[0], ("green white black", "green white brown"), pack="before_label")
     assert built(config)[0].kept == 1
@@ -96,6 +116,14 @@ def test_another_threshold_cuts_the_same_pack_elsewhere(spoken, teacher):
     assert record.kept == 2
     assert not teacher.batches
     assert sample.pseudo_label == "red blue green white black"
+
+
+def test_a_second_teacher_that_never_heard_a_block_is_warned_of(spoken, teacher, tmp_path, caplog):
+    second = write_second(tmp_path / "second", ROW)
+    limits = FilterConfig(max_disagreement=0.2, second_ledger=second)
+    record, _, _ = built(dataclasses.replace(spoken(*GOOD, pack="before_label"), filter=limits))
+    assert record.kept == 3
+    assert f"{second} has labels for 0 of the 3 clips of mine-train-00000" in caplog.text
 
 
 def test_a_cut_pack_is_the_same_byte_for_byte_when_built_again(spoken, teacher):

@@ -1,5 +1,7 @@
+import base64
 import dataclasses
 import html
+import io
 import json
 import re
 import shutil
@@ -7,10 +9,14 @@ import subprocess
 from pathlib import Path
 
 import pytest
+import soundfile
 
 from pipeline import blocks
+from pipeline.config import ClipConfig
+from pipeline.limits import FilterConfig
 from pipeline.report import render, write_report
 from pipeline.run import run
+from tests.pipeline.hearing import HearsTones, speak
 
 
 @pytest.fixture
@@ -102,9 +108,34 @@ def test_the_reasons_add_up_where_some_were_turned_away_before_the_teacher(
     run(config)
     page = (Path(config.output) / "report.html").read_text()
     (before,) = re.findall(r">too_long <.*?</tr>", page)
-    assert before.count("<td>1</td>") == 2
+    assert '<td class="lost">1</td>' in before
     assert '<td id="sum-reasons">1</td>' in page
     assert '<b id="total-rejected">1</b>' in page
+
+
+@pytest.mark.parametrize(
+    ("min_seconds", "parts", "lost"), [(2.9, 3, 1), (2.0, 1, 0)], ids=["all parts", "one part"]
+)
+def test_the_reasons_add_up_where_a_recording_was_cut(
+    corpus, configure, tmp_path, monkeypatch, min_seconds, parts, lost
+):
+    monkeypatch.setattr(blocks, "_teacher", lambda *_: HearsTones())
+    speak(tmp_path / "talk.wav", "red blue green white black - - brown pink red - red blue")
+    line = {"audio_filepath": "talk.wav", "text": None}
+    config = configure(
+        corpus(line, references=False),
+        clips=ClipConfig(max_seconds=3.0, long="sequential"),
+        filter=FilterConfig(min_seconds=min_seconds),
+    )
+    run(config)
+    report = json.loads((Path(config.output) / "report.json").read_text())
+    page = (Path(config.output) / "report.html").read_text()
+    assert [rule["rejected"] for rule in report["rules"]] == [parts]
+    assert report["rejected"] == ({"too_short": 1} if lost else {})
+    counted = [int(n) for n in re.findall(r'<td class="lost">(-?\d+)</td>', page)]
+    (footer,) = re.findall(r'<td id="sum-reasons">(\d+)</td>', page)
+    assert sum(counted) == int(footer) == lost
+    assert f'<b id="total-rejected">{lost}</b>' in page
 
 
 def test_the_worst_clip_is_shown_with_what_is_wrong(finished: Path):
@@ -118,6 +149,37 @@ def test_the_worst_clip_is_shown_with_what_is_wrong(finished: Path):
     assert page.count("data:audio/mpeg;base64,") == 1
     assert "as written" in page
     assert '<del title="substituted: in the reference">horse</del>' in page
+
+
+def test_utterances_of_a_pack_and_parts_of_a_recording_are_shown_and_heard_by_themselves(
+    corpus, configure, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(blocks, "_teacher", lambda *_: HearsTones())
+    lines, wrong = [], "pink pink pink pink pink brown pink red"
+    for name, said, text, speaker in (
+        ("u0", "red blue", "red blue", "ann"),
+        ("u1", "green white black", "brown pink pink", "ann"),
+        ("talk", "red blue green white black - - brown pink red", wrong, ""),
+    ):
+        speak(tmp_path / f"{name}.wav", said)
+        lines.append({"audio_filepath": f"{name}.wav", "text": text, "speaker": speaker})
+    clips = ClipConfig(max_seconds=3.0, pack="before_label", long="sequential")
+    config = configure(corpus(*lines), clips=clips)
+    run(config)
+    report = json.loads((Path(config.output) / "report.json").read_text())
+    shown = {e["id"]: (e["label"], e["reference"], e["rejected_by"]) for e in report["examples"]}
+    assert shown == {
+        "u1": ("green white black", "brown pink pink", ["wer"]),
+        "talk-00000000": ("red blue green white black", "pink pink pink pink pink", ["wer"]),
+    }
+    page = (Path(config.output) / "report.html").read_text()
+    seconds = {
+        name: soundfile.info(io.BytesIO(base64.b64decode(data))).duration
+        for data, name in re.findall(
+            r'src="data:audio/mpeg;base64,([^"]*)" aria-label="audio of ([^"]*)"', page
+        )
+    }
+    assert seconds == pytest.approx({"u1": 1.5, "talk-00000000": 2.5}, abs=0.1)
 
 
 def test_other_thresholds_can_be_asked_for(finished: Path):
