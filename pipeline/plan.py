@@ -149,18 +149,17 @@ def entries(block: Block, config: PipelineConfig) -> list[Entry]:
         CorpusChangedError: the slice is not what was planned.
     """
     corpus = config.corpus(block.corpus, block.split)
-    found = corpora.read(corpus, block.position, block.num_utterances)
-    found = [_allowed(entry, config.licences) for entry in found]
-    if _fingerprint(found) != block.fingerprint:
+    found = list(corpora.read(corpus, block.position, block.num_utterances))
+    allowed = [_allowed(entry, config.licences) for entry in found]
+    if _fingerprint(allowed) != block.fingerprint:
         raise CorpusChangedError(
             f"corpus {corpus.name!r}, split {corpus.split!r}, changed while the run was at work "
             f"(block {block.id}). Start the run again: what is already labelled is kept."
         )
-    repeated = set(block.duplicates)
-    return [
-        _duplicate(entry) if number in repeated and isinstance(entry, Utterance) else entry
-        for number, entry in enumerate(found, start=block.start)
-    ]
+    for number in block.duplicates:  # whatever a rule would say of it: its id is taken
+        place = number - block.start
+        allowed[place] = _duplicate(found[place], corpus)
+    return allowed
 
 
 def _blocks(corpus: CorpusConfig, config: PipelineConfig, seen: Inventory) -> Iterator[Block]:
@@ -245,16 +244,16 @@ def _allowed(entry: Entry, licences: Sequence[str] | None) -> Entry:
     )
 
 
-def _duplicate(utterance: Utterance) -> Failure:
+def _duplicate(entry: Entry, corpus: CorpusConfig) -> Failure:
     """Say that an id was used before."""
     return Failure(
-        id=utterance.id,
-        utterance_ids=(utterance.id,),
-        duration_seconds=utterance.duration_seconds or 0.0,
+        id=entry.id,
+        utterance_ids=(entry.id,),
+        duration_seconds=entry.duration_seconds or 0.0,
         stage="plan",
         error="duplicate_id",
-        message=f"an earlier utterance of {utterance.corpus}-{utterance.split} has the same id; "
-        "the earlier one is used",
+        message=f"an earlier utterance of {corpus.name}-{corpus.split} has the same id; "
+        "the earlier one counts",
         attempts=1,
     )
 

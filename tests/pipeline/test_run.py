@@ -9,7 +9,13 @@ import psutil
 import pytest
 
 from pipeline import blocks
-from pipeline.config import BlocksConfig, DecodingConfig, PipelineConfig, TeacherConfig
+from pipeline.config import (
+    BlocksConfig,
+    CorpusConfig,
+    DecodingConfig,
+    PipelineConfig,
+    TeacherConfig,
+)
 from pipeline.filters import FilterConfig
 from pipeline.run import run
 from pipeline.schema import read_index
@@ -78,6 +84,31 @@ def test_every_planned_utterance_ends_as_exactly_one_thing(corpus, configure, to
     assert totals.kept == 5
     assert totals.rejected == {"empty_reference": 1, "too_long": 1, "wer": 1}
     assert totals.failed == {"plan": 2, "read": 1}
+
+
+def test_a_repeated_id_is_counted_though_a_rule_turned_its_first_use_away(corpus, configure, tones):
+    first, second, third, fourth = tones(4)
+    lines = [
+        dict(first, id="allowed first"),
+        dict(second, id="allowed first", licence="cc-by-nc-4.0"),
+        dict(third, id="never allowed", licence="cc-by-nc-4.0"),
+        dict(fourth, id="never allowed", licence="cc-by-nc-4.0"),
+    ]
+    config = configure(corpus(*lines), licences=["cc0-1.0"], max_failed_fraction=0.5)
+    totals = run(config).totals
+    assert (totals.planned, totals.kept) == (4, 1)
+    assert (totals.rejected, totals.failed) == ({"licence": 1}, {"plan": 2})
+
+
+def test_a_line_to_ignore_that_stands_twice_is_counted_twice(configure, tones, tmp_path):
+    tones(1)
+    ignored = "tone0 1 tone0 0.00 0.50 <o> ignore_time_segment_in_scoring\n"
+    (tmp_path / "tone0.stm").write_text(f"{ignored}{ignored}tone0 1 tone0 0.50 1.00 <o> x\n")
+    stm = CorpusConfig(name="mine", kind="stm", licence="cc0-1.0", path=str(tmp_path / "tone0.stm"))
+    totals = run(configure(stm, max_failed_fraction=0.5)).totals
+    assert totals.planned == 3
+    assert totals.rejected == {"ignored_segment": 1, "wer": 1}
+    assert totals.failed == {"plan": 1}
 
 
 def test_second_run_does_nothing(corpus, configure, tones, monkeypatch):
