@@ -18,7 +18,7 @@ from apache_beam.options.pipeline_options import PipelineOptions
 
 from pipeline import __version__, files
 from pipeline.admission import read_canary
-from pipeline.backlog import Backlog, clean, find_backlog, withdraw
+from pipeline.backlog import Backlog, clean, find_backlog, find_orphans, withdraw
 from pipeline.block_stage import ProcessBlock
 from pipeline.changes import changes, say
 from pipeline.config import PipelineConfig
@@ -111,7 +111,6 @@ def run(
     started = time.monotonic()
     config, plan, layout = _prepare(config)
     with locked(layout.output) as still_held:
-        clean(plan, layout)
         how = Manner(
             verify=verify,
             retry_failed=retry_failed,
@@ -173,11 +172,13 @@ def _work_on(
     if how.verify:
         withdraw_damaged(mine, layout)
     backlog = find_backlog(mine, layout, retry_failed=how.retry_failed)
+    orphans = find_orphans(plan, layout)
     say(
         changes(layout, config, plan.keys),
         layout,
         to_label=len(backlog.to_label),
         to_build=len(backlog.blocks) - len(backlog.to_label),
+        to_remove=len(orphans) if mine is plan else 0,
     )
     if backlog.to_label:
         languages = {language_code(corpus.language) for corpus in config.corpora}
@@ -185,6 +186,8 @@ def _work_on(
     options = _options(config, backlog)
     if backlog.blocks:
         check_job_server(options)
+    if mine is plan:  # nobody else is at work here
+        clean(orphans, layout)
     withdraw(backlog, layout)
     files.write_text(layout.plan, to_json(plan) + "\n")
     files.write_text(layout.config, to_yaml(config))
