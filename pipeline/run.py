@@ -205,11 +205,11 @@ def _work_on(
                 draw()
 
             if needs_ledger(config.filter):  # what is kept of a block depends on the others
-                _run_beam(backlog.blocks, process.labelling_only(), options, on_tick)
+                _run_beam(backlog, process.labelling_only(), config, on_tick)
                 if mine is plan:
                     process = process.knowing(ledger_context(config.filter, plan, layout))
             if mine is plan or not needs_ledger(config.filter):
-                _run_beam(backlog.blocks, process, options, on_tick)
+                _run_beam(backlog, process, config, on_tick)
         how.still_held()
         if how.metrics:
             how.metrics.write(Tracker(mine, layout).progress(), now=True)
@@ -232,16 +232,14 @@ def _options(config: PipelineConfig, backlog: Backlog) -> PipelineOptions:
 
 
 def _run_beam(
-    blocks: Sequence[Block],
-    process: ProcessBlock,
-    options: PipelineOptions,
-    on_tick: Callable[[], None],
+    backlog: Backlog, process: ProcessBlock, config: PipelineConfig, on_tick: Callable[[], None]
 ) -> None:
     """Run the graph: references of blocks in, committed files out."""
+    options = _options(config, backlog)  # each run has its own, for `runner` changes them
 
     def work() -> None:
         with beam.Pipeline(runner(options), options) as graph:
-            build_graph(graph, blocks, process, hints)
+            build_graph(graph, backlog.blocks, process, hints)
 
     hints = resource_hints(options)
     watch(work, on_tick)

@@ -8,7 +8,8 @@ from typing import Any
 import psutil
 import pytest
 
-from pipeline import blocks
+from pipeline import block_stage, blocks
+from pipeline import run as run_module
 from pipeline.config import (
     BlocksConfig,
     CorpusConfig,
@@ -27,6 +28,10 @@ from tests.pipeline.conftest import SENTENCE, write_teacher, write_tone
 
 def no_teacher(*args: Any) -> None:
     pytest.fail("the teacher was loaded")
+
+
+def in_the_launcher(*args: Any) -> None:
+    raise RuntimeError("the launcher did the work of its workers")
 
 
 def files_of(config: PipelineConfig, folder: str = "") -> dict[str, tuple[str, int]]:
@@ -295,6 +300,27 @@ def test_the_same_speech_in_another_block_is_kept_once(corpus, configure, tones)
     assert outcome.totals
     assert (outcome.totals.kept, outcome.totals.rejected) == (3, {"duplicate": 2})
     assert run(config).nothing_to_do
+
+
+def test_the_second_pass_has_worker_processes_and_resources_too(
+    corpus, configure, tones, monkeypatch
+):
+    config = configure(
+        corpus(*tones(3)),
+        filter=FilterConfig(drop_duplicates=True),
+        beam={"direct_num_workers": 2, "resource_hints": ["min_ram=1GB"]},
+    )
+    asked, build = [], run_module.build_graph
+
+    def build_graph(graph: Any, blocks: Any, process: Any, hints: dict[str, str]) -> None:
+        asked.append(hints)
+        build(graph, blocks, process, hints)
+
+    monkeypatch.setattr(run_module, "build_graph", build_graph)
+    monkeypatch.setattr(block_stage, "process_block", in_the_launcher)  # not in other processes
+    totals = run(config).totals
+    assert totals.kept == 3
+    assert asked == [{"min_ram": "1GB"}] * 2
 
 
 def test_speech_that_overlaps_an_evaluation_set_is_rejected(corpus, configure, tones, tmp_path):
