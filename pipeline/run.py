@@ -37,7 +37,7 @@ from pipeline.report import write_report
 from pipeline.schema import SCHEMA_VERSION, Index, Totals, read_index, to_json
 from pipeline.scoring import language_code
 from pipeline.teacher import check_teacher, resolve_revision, settle, uses_accelerator
-from pipeline.totals import add_up, check_budget, commit_records
+from pipeline.totals import LabelBudget, add_up, check_budget, commit_records
 from pipeline.verify import withdraw_damaged
 from pipeline.workers import (
     check_job_server,
@@ -165,8 +165,13 @@ def _work_on(
     how: Manner,
 ) -> Work:
     """Bring the blocks of a part, or of all, up to date."""
+    alone = not needs_ledger(config.filter)  # what is kept of a block depends on no other
+    builds = alone or mine is plan
+    label_budget = LabelBudget(plan, layout, config.max_failed_fraction)
 
     def check() -> None:
+        if not alone:
+            label_budget.check()
         check_budget(layout, plan.keys, plan.num_utterances, config.max_failed_fraction)
 
     if how.verify:
@@ -204,18 +209,21 @@ def _work_on(
                 how.still_held()
                 draw()
 
-            if needs_ledger(config.filter):  # what is kept of a block depends on the others
+            if not alone:
                 _run_beam(backlog, process.labelling_only(), config, on_tick)
+                label_budget.check()
                 if mine is plan:
                     process = process.knowing(ledger_context(config.filter, plan, layout))
-            if mine is plan or not needs_ledger(config.filter):
+            if builds:
                 _run_beam(backlog, process, config, on_tick)
         how.still_held()
         if how.metrics:
             how.metrics.write(Tracker(mine, layout).progress(), now=True)
     check()
     return Work(
-        blocks=len(mine.blocks), labelled=len(backlog.to_label), rebuilt=len(backlog.blocks)
+        blocks=len(mine.blocks),
+        labelled=len(backlog.to_label),
+        rebuilt=len(backlog.blocks) if builds else 0,
     )
 
 

@@ -18,7 +18,8 @@ from pipeline.config import (
     TeacherConfig,
 )
 from pipeline.filters import FilterConfig
-from pipeline.run import run
+from pipeline.parts import Part
+from pipeline.run import run, run_part
 from pipeline.schema import read_index
 from pipeline.shards import read_shard
 from pipeline.totals import TooManyFailuresError
@@ -237,6 +238,29 @@ def test_spent_poison_budget_stops_the_run_early_and_keeps_what_is_labelled(
     outcome = run(dataclasses.replace(config, max_failed_fraction=1.0))
     assert outcome.labelled < outcome.blocks
     assert outcome.totals.failed == {"read": 20}
+
+
+def test_spent_poison_budget_stops_the_pass_that_only_labels(corpus, configure, tones, tmp_path):
+    bad = []
+    for i in range(20):
+        (tmp_path / f"bad{i}.wav").write_text("this is no audio")
+        bad.append({"audio_filepath": f"bad{i}.wav", "text": "x", "duration": 3})
+    config = configure(
+        corpus(*tones(2), *bad),
+        max_failed_fraction=0.1,
+        filter=FilterConfig(drop_duplicates=True),
+    )
+    left = []
+    for _ in range(2):
+        with pytest.raises(TooManyFailuresError, match=r"3 of 22 .* failed \(read 3\).*Mend"):
+            run(config)
+        left.append(21 - len(list(Path(config.output).glob("ledger/*/*.parquet"))))
+    assert left[0] == left[1] > 0
+    enough = dataclasses.replace(config, max_failed_fraction=1.0)
+    work = run_part(enough, Part(number=0, of=1))
+    assert (work.blocks, work.labelled, work.rebuilt) == (21, left[0], 0)
+    outcome = run(enough)
+    assert (outcome.labelled, outcome.rebuilt, outcome.totals.failed) == (0, 21, {"read": 20})
 
 
 def test_mended_corpus_is_finished_after_the_budget_was_spent(corpus, configure, tmp_path):
