@@ -284,11 +284,21 @@ def _write_index(
         canary=dataclasses.asdict(heard.result) if heard else None,
         estimate=expected(plan, layout, config.price_per_hour),
     )
-    if layout.index.is_file():
-        written = read_index(layout.output)
+    if written := _written_index(layout):
         same_time = dataclasses.replace(index.totals, wall_seconds=written.totals.wall_seconds)
         if to_json(dataclasses.replace(index, totals=same_time)) == to_json(written):
             return written, False
     write_report(layout.output, index)
     files.write_text(layout.index, to_json(index) + "\n")
     return index, True
+
+
+def _written_index(layout: Layout) -> Index | None:
+    """Read the index of an earlier run; None where there is none that can be read."""
+    if not layout.index.is_file():
+        return None
+    try:
+        return read_index(layout.output)
+    except ValueError as error:
+        logger.warning("index and report are written again: %s", error)
+        return None

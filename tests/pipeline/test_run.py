@@ -200,6 +200,20 @@ def test_run_killed_before_its_index_only_writes_that(corpus, configure, tones, 
     assert read_index(config.output).totals.kept == 2
 
 
+def test_a_damaged_index_is_written_again(corpus, configure, tones, monkeypatch, caplog):
+    config = configure(corpus(*tones(2)))
+    run(config)
+    index = Path(config.output) / "index.json"
+    whole = index.read_bytes()
+    index.write_bytes(whole[:100])
+    monkeypatch.setattr(blocks, "_teacher", no_teacher)
+    outcome = run(config)
+    assert (outcome.labelled, outcome.rebuilt, outcome.indexed) == (0, 0, True)
+    assert f"index and report are written again: {index} is damaged" in caplog.text
+    assert read_index(config.output).totals.kept == 2
+    assert run(config).nothing_to_do
+
+
 def test_new_line_in_a_manifest_only_costs_its_block(corpus, configure, tones):
     lines = tones(4)
     config = configure(corpus(*lines))
