@@ -15,6 +15,7 @@ from dataclasses import dataclass
 
 import apache_beam as beam
 from apache_beam.options.pipeline_options import PipelineOptions
+from apache_beam.runners.runner import PipelineResult
 
 from pipeline import __version__, files
 from pipeline.admission import read_canary
@@ -245,12 +246,16 @@ def _run_beam(
     """Run the graph: references of blocks in, committed files out."""
     options = _options(config, backlog)  # each run has its own, for `runner` changes them
 
-    def work() -> None:
-        with beam.Pipeline(runner(options), options) as graph:
-            build_graph(graph, backlog.blocks, process, hints)
-
     hints = resource_hints(options)
-    watch(work, on_tick)
+    jobs: list[PipelineResult] = []
+
+    def work() -> None:
+        graph = beam.Pipeline(runner(options), options)
+        build_graph(graph, backlog.blocks, process, hints)
+        jobs.append(graph.run())
+        jobs[0].wait_until_finish()
+
+    watch(work, on_tick, cancel=lambda: [job.cancel() for job in jobs])
 
 
 def build_graph(

@@ -10,9 +10,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import grpc
 import pytest
+from apache_beam.portability.api.beam_job_api_pb2 import GetJobsRequest, JobState
+from apache_beam.portability.api.beam_job_api_pb2_grpc import JobServiceStub
 
 from pipeline.config_files import to_yaml
+from pipeline.layout import Layout
 from pipeline.ledger import read_ledger
 from pipeline.run import run
 from pipeline.schema import read_index
@@ -112,6 +116,52 @@ def test_two_external_workers_behind_a_job_service_write_the_bytes_of_a_local_ru
     assert dataset(output) == dataset(Path(config.output))
     assert labels(output) == labels(Path(config.output))
     assert read_index(output).shards == read_index(config.output).shards
+
+
+@pytest.mark.slow
+def test_a_run_that_is_terminated_cancels_its_job(corpus, configure, tmp_path):
+    pipe = tmp_path / "pipe.wav"
+    os.mkfifo(pipe)  # whoever reads it waits
+    with (
+        server(
+            "apache_beam.runners.portability.local_job_service_main", "--port", tmp_path / "job.log"
+        ) as job,
+        server(
+            "apache_beam.runners.worker.worker_pool_main", "--service_port", tmp_path / "pool.log"
+        ) as pool,
+    ):
+        config = configure(
+            corpus({"audio_filepath": "pipe.wav", "text": "x", "duration": 3}),
+            beam={
+                "runner": "PortableRunner",
+                "job_endpoint": f"localhost:{job}",
+                "environment_type": "EXTERNAL",
+                "environment_config": f"localhost:{pool}",
+            },
+        )
+        (tmp_path / "config.yaml").write_text(to_yaml(config), encoding="utf-8")
+        started = subprocess.Popen(
+            [sys.executable, "-m", "pipeline", "run", "--config", str(tmp_path / "config.yaml")],
+            cwd=REPOSITORY,
+        )
+        at_work = Layout(Path(config.output)).lock("mine-train-00000")
+        while not at_work.exists():
+            assert started.poll() is None
+            time.sleep(0.1)
+        assert states(job) == ["RUNNING"]
+        started.terminate()
+        assert started.wait() == 143
+        assert states(job) == ["CANCELLED"]
+        pipe.open("wb").close()  # the worker may end
+        while at_work.exists():
+            time.sleep(0.1)
+
+
+def states(port: int) -> list[str]:
+    """Ask a job service what its jobs are at."""
+    with grpc.insecure_channel(f"localhost:{port}") as channel:
+        found = JobServiceStub(channel).GetJobs(GetJobsRequest())
+    return [JobState.Enum.Name(job.state) for job in found.job_info]
 
 
 def test_missing_job_server_is_named_before_anything_is_done(corpus, configure, tones):

@@ -5,8 +5,9 @@ FAULT_SIGNAL the launcher gets that signal instead, and the work at that point t
 FAULT_TRACE=FILE writes down the kind of every event. Only what touches FAULT_ROOT counts. The
 stopwatch stands still, so that two runs write the same bytes. FAULT_POISON=NAME crashes the process
 that decodes the file of that name; FAULT_OFFLINE=NAME loses the connection to it.
-FAULT_SLOW=SECONDS makes each event on the disk take so long. FAULT_CLOCK=SEED lets the clock jump by up to a day, back and forth, whenever it is looked at, and
-gives every file that is renamed such a time.
+FAULT_SLOW=SECONDS makes each event on the disk take so long. FAULT_CLOCK=SEED lets the clock jump
+by up to a day, back and forth, whenever it is looked at, and gives every file that is renamed such
+a time.
 """
 
 import functools
