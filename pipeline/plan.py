@@ -63,11 +63,14 @@ class PlannedCorpus:
     name: str
     split: str
     language: str
+    """As configured; an utterance may have another."""
     licence: str
     """All that its utterances have, separated by commas."""
     num_utterances: int
     duration_seconds: float
     num_blocks: int = 0
+    languages: tuple[str, ...] = ()
+    """All that its utterances have, those aside that are not labelled for their licence."""
     problems: dict[str, int] = field(default_factory=dict)
     """What is wrong with some entries, found without reading audio: how many have it, by error."""
 
@@ -129,6 +132,7 @@ def make_plan(config: PipelineConfig, teacher_revision: str) -> Plan:
                 num_utterances=sum(b.num_utterances for b in cut),
                 duration_seconds=sum(b.duration_seconds for b in cut),
                 num_blocks=len(cut),
+                languages=tuple(sorted(seen.languages)),
                 problems=dict(sorted(seen.problems.items())),
             )
         )
@@ -189,9 +193,10 @@ def _blocks(corpus: CorpusConfig, config: PipelineConfig, seen: Inventory) -> It
             start, count, seconds = number, count + 1, 0.0
         if not held:
             first = position
-        if seen.note(entry, added):
+        allowed = _allowed(entry, config.licences)
+        if seen.note(entry, added, allowed=allowed is entry):
             duplicates.append(number)
-        held.append(_allowed(entry, config.licences))
+        held.append(allowed)
         seconds += added
     if held:
         yield block()

@@ -36,7 +36,6 @@ from pipeline.plan import Block, Plan, make_plan
 from pipeline.progress import Tracker, display
 from pipeline.report import write_report
 from pipeline.schema import SCHEMA_VERSION, Index, Totals, read_index, to_json
-from pipeline.scoring import language_code
 from pipeline.teacher import check_teacher, resolve_revision, settle, uses_accelerator
 from pipeline.totals import LabelBudget, add_up, check_budget, commit_records
 from pipeline.verify import withdraw_damaged
@@ -187,7 +186,7 @@ def _work_on(
         to_remove=len(orphans) if mine is plan else 0,
     )
     if backlog.to_label:
-        languages = {language_code(corpus.language) for corpus in config.corpora}
+        languages = {code for corpus in plan.corpora for code in corpus.languages}
         check_teacher(config.teacher, plan.keys.teacher_revision, languages)
     options = _options(config, backlog)
     if backlog.blocks:

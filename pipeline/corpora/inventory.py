@@ -18,13 +18,15 @@ class Inventory:
 
     def __init__(self) -> None:
         self.licences: set[str] = set()
+        self.languages: set[str] = set()
+        """Of the utterances that may be labelled."""
         self.problems: Counter[str] = Counter()
         """How many entries have a problem, by error."""
         self._num_utterances = 0
         self._ids: set[str] = set()
         self._first: dict[str, str] = {}
 
-    def note(self, entry: Entry, seconds: float) -> bool:
+    def note(self, entry: Entry, seconds: float, *, allowed: bool) -> bool:
         """Look at an entry and how long it is; tell whether its id was there before.
 
         What a rule turned away has an id like any other; what makes no utterance has none to keep.
@@ -32,6 +34,8 @@ class Inventory:
         if isinstance(entry, Utterance):
             self._num_utterances += 1
             self.licences.add(entry.licence)
+            if allowed:
+                self.languages.add(entry.language)
             if not seconds and not entry.says_length:
                 self._problem("unreadable_audio", f"{entry.path} (the run records why)")
         elif entry.stage != RULE_STAGE:

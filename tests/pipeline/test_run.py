@@ -298,6 +298,20 @@ def test_missing_teacher_is_said_before_anything_is_done(corpus, configure, tone
     assert not Path(config.output).exists()
 
 
+def test_a_language_that_the_teacher_lacks_is_refused_where_only_a_line_names_it(
+    corpus, configure, tones
+):
+    first, second = tones(2)
+    lines = [dict(first, lang="en"), dict(second, lang="tlh", licence="cc-by-nc-4.0")]
+    config = configure(corpus(*lines, language="tlh"))
+    with pytest.raises(ValueError, match="the teacher does not know language 'tlh'; it knows"):
+        run(config)
+    assert not (Path(config.output) / "plan.json").exists()
+    # Neither a corpus' own language nor a line that is not labelled asks anything of a teacher.
+    totals = run(dataclasses.replace(config, licences=["cc0-1.0"])).totals
+    assert (totals.kept, totals.rejected) == (1, {"licence": 1})
+
+
 def test_two_workers_write_the_same_bytes_as_one(corpus, configure, tones):
     config = configure(corpus(*tones(5), {"audio_filepath": "no.wav", "text": "x"}))
     config = dataclasses.replace(config, max_failed_fraction=1.0)
