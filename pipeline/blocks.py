@@ -47,7 +47,7 @@ from pipeline.schema import SAMPLE_RATE, Sample
 from pipeline.scoring import language_code
 from pipeline.shards import CommitRecord, read_record, write_record, write_shard
 from pipeline.stopwatch import LABEL_STAGES, Stopwatch
-from pipeline.teacher import Teacher, load_teacher, uses_accelerator
+from pipeline.teacher import Teacher, engine_identity, load_teacher, uses_accelerator
 from pipeline.timings import write_timing
 from pipeline.voice import find_speech
 
@@ -82,6 +82,7 @@ def admitted_teacher(config: PipelineConfig, keys: Keys) -> Teacher:
             Layout(path_of(config.output)).canary(keys.label_key),
             english=any(language_code(corpus.language) == "en" for corpus in config.corpora),
             accelerated=uses_accelerator(config.teacher),
+            engine=engine_identity(config.teacher, keys.teacher_revision),
         )
     return teacher
 

@@ -6,6 +6,7 @@ part of the label key. The device is each worker's own choice.
 
 import dataclasses
 import fcntl
+import importlib.metadata
 import importlib.util
 import logging
 import os
@@ -116,6 +117,11 @@ def num_gpus() -> int:
 def installed(engine: str) -> bool:
     """Tell whether what an engine needs is installed, without importing it."""
     return all(_found(name) for name in _NEEDS[engine])
+
+
+def versions(engine: str) -> str:
+    """Name the libraries that run an engine here, with their versions."""
+    return ", ".join(f"{name} {importlib.metadata.version(name)}" for name in _NEEDS[engine])
 
 
 def _found(module: str) -> bool:

@@ -180,6 +180,16 @@ def test_revision_of_a_folder_changes_with_its_weights(teacher_folder: Path, tmp
     assert resolve_revision(TeacherConfig(model=str(other))) != revision
 
 
+@pytest.mark.parametrize("name", ["generation_config.json", "tokenizer.json"])
+def test_revision_of_a_folder_changes_with_its_settings(
+    teacher_folder: Path, tmp_path: Path, name: str
+):
+    moved = shutil.copytree(teacher_folder, tmp_path / "moved")
+    (moved / name).write_text((moved / name).read_text() + "\n")
+    revision = resolve_revision(TeacherConfig(model=str(teacher_folder)))
+    assert resolve_revision(TeacherConfig(model=str(moved))) != revision
+
+
 def test_commit_is_its_own_revision():
     commit = "0123456789abcdef0123456789abcdef01234567"
     config = TeacherConfig(model="openai/whisper-tiny", revision=commit)
