@@ -12,8 +12,7 @@ from pathlib import Path
 
 import grpc
 import pytest
-from apache_beam.portability.api.beam_job_api_pb2 import GetJobsRequest, JobState
-from apache_beam.portability.api.beam_job_api_pb2_grpc import JobServiceStub
+from apache_beam.portability.api import beam_job_api_pb2, beam_job_api_pb2_grpc
 
 from pipeline.config_files import to_yaml
 from pipeline.layout import Layout
@@ -160,8 +159,10 @@ def test_a_run_that_is_terminated_cancels_its_job(corpus, configure, tmp_path):
 def states(port: int) -> list[str]:
     """Ask a job service what its jobs are at."""
     with grpc.insecure_channel(f"localhost:{port}") as channel:
-        found = JobServiceStub(channel).GetJobs(GetJobsRequest())
-    return [JobState.Enum.Name(job.state) for job in found.job_info]
+        found = beam_job_api_pb2_grpc.JobServiceStub(channel).GetJobs(
+            beam_job_api_pb2.GetJobsRequest()
+        )
+    return [beam_job_api_pb2.JobState.Enum.Name(job.state) for job in found.job_info]
 
 
 def test_missing_job_server_is_named_before_anything_is_done(corpus, configure, tones):
