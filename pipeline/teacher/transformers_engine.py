@@ -152,7 +152,9 @@ class TransformersEngine:
                 num_beams=search.num_beams,
                 force_unique_generate_call=True,
             )
-            for i, tokens in zip(rows, output.tolist(), strict=True):
+            for i, said in zip(rows, output.tolist(), strict=True):
+                tokens = said[len(prompt) :]
+                assert tuple(said[: len(prompt)]) == prompt, "generate gives the prompt, too"
                 ended = self.vocabulary.end in tokens
                 found[i] = tokens[: tokens.index(self.vocabulary.end) + 1] if ended else tokens
         return [found[i] for i in range(len(prompts))]
