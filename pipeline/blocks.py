@@ -7,6 +7,7 @@ one batch or one clip at a time; it is read twice, which is cheaper than to keep
 
 import dataclasses
 import logging
+import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import lru_cache
 from itertools import chain
@@ -55,6 +56,8 @@ logger = logging.getLogger(__name__)
 
 _teacher = lru_cache(maxsize=1)(load_teacher)
 """One teacher per process: loading a large one takes longer than labelling a block."""
+_one_at_a_time = threading.Lock()
+"""A worker's threads begin together, and to remember a call does not keep others from making it."""
 
 
 @lru_cache(maxsize=1)
@@ -64,8 +67,9 @@ def _context(config: FilterConfig, shard_key: str) -> Context:
 
 
 def loaded_teacher(config: PipelineConfig, keys: Keys) -> Teacher:
-    """Return the teacher of this process."""
-    return _teacher(config.teacher, config.decoding, keys.teacher_revision)
+    """Return the teacher of this process; threads wait for the one that loads it."""
+    with _one_at_a_time:
+        return _teacher(config.teacher, config.decoding, keys.teacher_revision)
 
 
 def admitted_teacher(config: PipelineConfig, keys: Keys) -> Teacher:

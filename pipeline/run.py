@@ -36,7 +36,13 @@ from pipeline.plan import Block, Plan, make_plan
 from pipeline.progress import Tracker, display
 from pipeline.report import write_report
 from pipeline.schema import SCHEMA_VERSION, Index, Totals, read_index, to_json
-from pipeline.teacher import check_teacher, resolve_revision, settle, uses_accelerator
+from pipeline.teacher import (
+    check_dtype,
+    check_teacher,
+    resolve_revision,
+    settle,
+    uses_accelerator,
+)
 from pipeline.totals import LabelBudget, add_up, check_budget, commit_records
 from pipeline.verify import withdraw_damaged
 from pipeline.workers import (
@@ -152,7 +158,15 @@ def _prepare(config: PipelineConfig) -> tuple[PipelineConfig, Plan, Layout]:
     """Settle what the configuration leaves open, and plan."""
     if (limit := config.filter.max_wer) is not None and 2 < limit < 100:
         logger.warning("filter.max_wer is %g, a fraction: 0.1 keeps labels up to 10 %% WER", limit)
-    config = dataclasses.replace(config, teacher=settle(config.teacher))
+    teacher = settle(config.teacher)
+    if config.teacher.dtype == "auto" and config.workers_elsewhere:
+        logger.warning(
+            "teacher.dtype auto is settled on this machine: all workers will run %s with %s. Name "
+            "the number format where theirs is another, float16 for most GPUs",
+            teacher.engine,
+            teacher.dtype,
+        )
+    config = dataclasses.replace(config, teacher=teacher)
     plan = make_plan(config, resolve_revision(config.teacher))
     return config, plan, Layout(path_of(config.output))
 
@@ -187,6 +201,8 @@ def _work_on(
     )
     if backlog.to_label:
         languages = {code for corpus in plan.corpora for code in corpus.languages}
+        if not config.workers_elsewhere:
+            check_dtype(config.teacher)
         check_teacher(config.teacher, plan.keys.teacher_revision, languages)
     options = _options(config, backlog)
     if backlog.blocks:

@@ -29,7 +29,13 @@ from pipeline.teacher.canary import (
 from pipeline.teacher.checks import check_teacher
 from pipeline.teacher.conversion import SMALL_FILES, conversion_identity
 from pipeline.teacher.engine import ENGINES
-from pipeline.teacher.hardware import choose_device, claim_device, settle, versions
+from pipeline.teacher.hardware import (
+    check_dtype,
+    choose_device,
+    claim_device,
+    settle,
+    versions,
+)
 from pipeline.teacher.label import Label, Prepared, Teacher
 
 logger = logging.getLogger(__name__)
@@ -44,6 +50,7 @@ __all__ = [
     "canary",
     "check_canary",
     "check_drift",
+    "check_dtype",
     "check_teacher",
     "engine_identity",
     "load_teacher",
@@ -65,6 +72,7 @@ def load_teacher(config: TeacherConfig, decoding: DecodingConfig, revision: str)
     """
     device = claim_device(config)
     config = settle(dataclasses.replace(config, device=device))
+    check_dtype(config)
     # torch and transformers take seconds to import; `plan` and a rebuild of shards do without.
     engine = importlib.import_module(ENGINES[config.engine]).load(config, revision)
     return BatchTeacher(engine, decoding, window=config.window, batch_size=config.batch_size)

@@ -15,6 +15,7 @@ import pytest
 from apache_beam.portability.api import beam_job_api_pb2, beam_job_api_pb2_grpc
 
 from pipeline.config_files import to_yaml
+from pipeline.forecast import make_forecast
 from pipeline.layout import Layout
 from pipeline.ledger import read_ledger
 from pipeline.run import run
@@ -173,6 +174,26 @@ def test_missing_job_server_is_named_before_anything_is_done(corpus, configure, 
     with pytest.raises(RunError, match=rf"{endpoint}: no job server answers there"):
         run(config)
     assert not list(Path(config.output).iterdir())
+
+
+def test_the_number_format_is_that_of_the_workers_wherever_they_are(
+    corpus, configure, tones, caplog
+):
+    elsewhere = {"runner": "PortableRunner", "job_endpoint": f"localhost:{free_port()}"}
+    config = configure(corpus(*tones(1)))
+    auto = dataclasses.replace(config, beam=elsewhere)
+    with pytest.raises(RunError, match="no job server"):
+        run(auto)
+    assert "all workers will run ctranslate2 with int8_float32. Name" in caplog.text
+    caplog.clear()
+    teacher = dataclasses.replace(config.teacher, engine="ctranslate2", dtype="float16")
+    with pytest.raises(RunError, match="no job server"):
+        run(dataclasses.replace(auto, teacher=teacher))
+    assert "all workers" not in caplog.text
+    here = dataclasses.replace(config, teacher=teacher)
+    assert make_forecast(here).blocks_to_label == 1
+    with pytest.raises(ValueError, match="float16 does not run with ctranslate2 on cpu"):
+        run(here)
 
 
 def test_unknown_runner_is_refused_and_the_known_ones_are_named(corpus, configure, tones):
