@@ -2,8 +2,8 @@
 
 The sample is taken from blocks that are not labelled yet, of each a run of neighbours, for apart
 from each other they would share no clip. It goes through the real stages with the real teacher,
-after one clip to warm up. Of the sample nothing is kept but what it took: a run
-says beside that what it did take.
+after one clip to warm up. Of the sample nothing is kept but what it took: a run says beside that
+what it did take.
 """
 
 import logging

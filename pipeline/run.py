@@ -260,7 +260,6 @@ def _run_beam(
 ) -> None:
     """Run the graph: references of blocks in, committed files out."""
     options = _options(config, backlog)  # each run has its own, for `runner` changes them
-
     hints = resource_hints(options)
     jobs: list[PipelineResult] = []
 

@@ -30,6 +30,7 @@ class Inventory:
         """Look at an entry and how long it is; tell whether its id was there before.
 
         What a rule turned away has an id like any other; what makes no utterance has none to keep.
+        `allowed` is whether an utterance's licence is.
         """
         if isinstance(entry, Utterance):
             self._num_utterances += 1
