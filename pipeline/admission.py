@@ -23,17 +23,24 @@ class HeardCanary:
     """`canary.json` beside the ledger: a canary that was passed."""
 
     machine: str
-    """A hash of its name; "" where the teacher ran on an accelerator, one of maybe several."""
+    """A hash of its name and of what runs the teacher there; "" where that is an accelerator, one
+    of maybe several."""
     result: CanaryResult
 
 
 def admit(
-    teacher: Teacher, config: TeacherConfig, path: AnyPath, *, english: bool, accelerated: bool
+    teacher: Teacher,
+    config: TeacherConfig,
+    path: AnyPath,
+    *,
+    english: bool,
+    accelerated: bool,
+    engine: str,
 ) -> None:
     """Hear the canary, and leave the result at `path` or compare it with what is there.
 
-    It is not heard again on the machine that left it: the same weights on the same processor say
-    the same. Each accelerator is heard.
+    It is not heard again on the machine that left it, as long as engine and weights are the same:
+    they say the same on the same processor. Each accelerator is heard.
 
     Args:
         teacher: as it was loaded.
@@ -41,11 +48,13 @@ def admit(
         path: where all workers with the same labels look.
         english: whether there is English to label.
         accelerated: whether the teacher runs on an accelerator.
+        engine: names the software and the weights that run it; another name is heard.
 
     Raises:
         CanaryError: the teacher failed, or hears something else than another worker's.
     """
-    machine = "" if accelerated else hashlib.sha256(platform.node().encode()).hexdigest()[:16]
+    here = hashlib.sha256(f"{platform.node()}\n{engine}".encode())
+    machine = "" if accelerated else here.hexdigest()[:16]
     heard = read_canary(path)
     if heard and heard.machine and heard.machine == machine:
         return

@@ -5,6 +5,7 @@ run that was killed is only a run with a shorter backlog.
 """
 
 import logging
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -64,22 +65,39 @@ def withdraw(backlog: Backlog, layout: Layout) -> None:
             layout.commit_record(block.id).unlink(missing_ok=True)
 
 
-def clean(plan: Plan, layout: Layout) -> None:
-    """Remove what killed runs and other plans have left, where nobody else is at work."""
+def find_orphans(plan: Plan, layout: Layout) -> set[str]:
+    """Name the blocks that have files among the shards and are no longer planned.
+
+    Raises:
+        ValueError: the shards there are of another dataset.
+    """
+    found = {path.stem for path in _shard_files(layout)}
+    orphans = found - {block.id for block in plan.blocks}
+    if found and orphans == found:
+        raise ValueError(
+            f"{layout.output} holds another dataset: of its {len(found)} blocks, {min(found)} for "
+            "example, none is planned now. Name another `output`; or, to replace that dataset, "
+            f"delete {layout.shards} and {layout.index} and run again."
+        )
+    return orphans
+
+
+def clean(orphans: Collection[str], layout: Layout) -> None:
+    """Remove what killed runs and other plans have left, where nobody else is at work.
+
+    Of the blocks that are no longer planned only the shards go, for a reader that globs must not
+    see them. Their ledger parts stay: they were paid for, and the corpus may come back.
+    """
     local = isinstance(layout.output, Path)  # in a store there are only the locks of blocks
     if stale := remove_stale(layout.output if local else layout.shards):
         logger.info("removed %d temporary files of runs that were killed", stale)
-    for path in _orphans(plan, layout):
-        layout.index.unlink(missing_ok=True)  # from here on it would not tell the truth
-        logger.info("removing %s, its block is no longer planned", path)
-        path.unlink()
+    for path in _shard_files(layout) if orphans else ():
+        if path.stem in orphans:
+            layout.index.unlink(missing_ok=True)  # from here on it would not tell the truth
+            logger.info("removing %s, its block is no longer planned", path)
+            path.unlink()
 
 
-def _orphans(plan: Plan, layout: Layout) -> list[AnyPath]:
-    """Find shards of blocks that are no longer planned; a reader that globs must not see them.
-
-    Their ledger parts stay: they were paid for, and the corpus may come back.
-    """
-    planned = {block.id for block in plan.blocks}
-    found = sorted([*layout.shards.glob("*.json"), *layout.shards.glob("*.tar")])
-    return [path for path in found if path.stem not in planned]
+def _shard_files(layout: Layout) -> list[AnyPath]:
+    """List shards and commit records."""
+    return sorted([*layout.shards.glob("*.json"), *layout.shards.glob("*.tar")])

@@ -11,11 +11,13 @@ from pipeline.blocks import label_block, process_block
 from pipeline.config import PipelineConfig
 from pipeline.context import Context
 from pipeline.files import path_of
+from pipeline.labels import read_plan
 from pipeline.layout import Layout
+from pipeline.ledger import read_failures
 from pipeline.plan import Block, Keys
 from pipeline.retry import retry_block
 from pipeline.shards import CommitRecord
-from pipeline.totals import TooManyFailuresError, check_budget
+from pipeline.totals import LabelBudget, TooManyFailuresError, check_budget
 
 
 class ProcessBlock(beam.DoFn):
@@ -28,6 +30,7 @@ class ProcessBlock(beam.DoFn):
         self._config, self._keys, self._num_planned = config, keys, num_planned
         self._retry = retry
         self._label_only = False
+        self._label_budget: LabelBudget | None = None
         self._context: Context | None = None
         self._over_budget = False
 
@@ -54,6 +57,7 @@ class ProcessBlock(beam.DoFn):
             retry_block(block, self._config, self._keys)
         if self._label_only:
             label_block(block, self._config, self._keys)
+            self._over_budget = not self._retry and self._labels_over_budget(block)
             return
         started = time.monotonic()
         record = process_block(block, self._config, self._keys, self._context)
@@ -69,6 +73,20 @@ class ProcessBlock(beam.DoFn):
             except TooManyFailuresError:
                 self._over_budget = True
         yield record.block
+
+    def _labels_over_budget(self, block: Block) -> bool:
+        """Tell whether a block that was just labelled has spent the budget."""
+        layout = Layout(path_of(self._config.output))
+        if not read_failures(layout.failures(self._keys.label_key, block.id)):
+            return False
+        if self._label_budget is None:
+            limit = self._config.max_failed_fraction
+            self._label_budget = LabelBudget(read_plan(layout), layout, limit)
+        try:
+            self._label_budget.check()
+        except TooManyFailuresError:
+            return True
+        return False
 
 
 def _count(record: CommitRecord, seconds: float) -> None:

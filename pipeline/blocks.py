@@ -7,6 +7,7 @@ one batch or one clip at a time; it is read twice, which is cheaper than to keep
 
 import dataclasses
 import logging
+import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import lru_cache
 from itertools import chain
@@ -41,7 +42,7 @@ from pipeline.schema import Sample
 from pipeline.scoring import language_code
 from pipeline.shards import CommitRecord, read_record, write_record, write_shard
 from pipeline.stopwatch import LABEL_STAGES, Stopwatch
-from pipeline.teacher import Teacher, load_teacher, uses_accelerator
+from pipeline.teacher import Teacher, engine_identity, load_teacher, uses_accelerator
 from pipeline.timings import write_timing
 from pipeline.voice import find_speech
 
@@ -49,6 +50,8 @@ logger = logging.getLogger(__name__)
 
 _teacher = lru_cache(maxsize=1)(load_teacher)
 """One teacher per process: loading a large one takes longer than labelling a block."""
+_one_at_a_time = threading.Lock()
+"""A worker's threads begin together, and to remember a call does not keep others from making it."""
 
 
 @lru_cache(maxsize=1)
@@ -58,8 +61,9 @@ def _context(config: FilterConfig, shard_key: str) -> Context:
 
 
 def loaded_teacher(config: PipelineConfig, keys: Keys) -> Teacher:
-    """Return the teacher of this process."""
-    return _teacher(config.teacher, config.decoding, keys.teacher_revision)
+    """Return the teacher of this process; threads wait for the one that loads it."""
+    with _one_at_a_time:
+        return _teacher(config.teacher, config.decoding, keys.teacher_revision)
 
 
 def admitted_teacher(config: PipelineConfig, keys: Keys) -> Teacher:
@@ -76,6 +80,7 @@ def admitted_teacher(config: PipelineConfig, keys: Keys) -> Teacher:
             Layout(path_of(config.output)).canary(keys.label_key),
             english=any(language_code(corpus.language) == "en" for corpus in config.corpora),
             accelerated=uses_accelerator(config.teacher),
+            engine=engine_identity(config.teacher, keys.teacher_revision),
         )
     return teacher
 

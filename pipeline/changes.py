@@ -23,15 +23,16 @@ _OF_TEACHER = ("model", "engine", "dtype", "window")
 
 @dataclass(frozen=True, kw_only=True)
 class Changes:
-    """Options, each with its former and its present value, as text."""
+    """Options and corpora, each with its former and its present value, as text."""
 
+    of_corpora: tuple[str, ...] = ()
     of_labels: tuple[str, ...] = ()
     of_shards: tuple[str, ...] = ()
 
     @property
     def all(self) -> tuple[str, ...]:
-        """Those that decide labels first."""
-        return self.of_labels + self.of_shards
+        """What is labelled first, then what decides labels, then the rest."""
+        return self.of_corpora + self.of_labels + self.of_shards
 
 
 def changes(layout: Layout, config: PipelineConfig, keys: Keys) -> Changes:
@@ -43,8 +44,6 @@ def changes(layout: Layout, config: PipelineConfig, keys: Keys) -> Changes:
         return Changes()
     try:
         before = from_dict(Keys, json.loads(layout.plan.read_text(encoding="utf-8"))["keys"])
-        if before == keys:
-            return Changes()
         old = load_config(layout.config)
     except (KeyError, ValueError) as error:  # damaged, or of another release
         logger.warning("what %s was made with cannot be told: %s", layout.output, error)
@@ -54,11 +53,22 @@ def changes(layout: Layout, config: PipelineConfig, keys: Keys) -> Changes:
         of_labels = _differing(_labelling(old, before), _labelling(config, keys))
     if before.shard_key != keys.shard_key:
         of_shards = _differing(_filtering(old), _filtering(config))
-    return Changes(of_labels=of_labels, of_shards=of_shards)
+    of_corpora = _differing(_paths(old), _paths(config))
+    return Changes(of_corpora=of_corpora, of_labels=of_labels, of_shards=of_shards)
 
 
-def say(changed: Changes, layout: Layout, *, to_label: int, to_build: int) -> None:
-    """Log what a run will do because of changed options, and what to do if that is not wanted."""
+def say(changed: Changes, layout: Layout, *, to_label: int, to_build: int, to_remove: int) -> None:
+    """Log what a run will do because of what changed, and what to do if that is not wanted."""
+    if changed.of_corpora and (to_label or to_remove):
+        logger.warning(
+            "%s was made of other corpora: %s. %d blocks are to be labelled; the shards of %d that "
+            "are not planned any more are removed, their labels stay. If you want both datasets, "
+            "name another `output`.",
+            layout.output,
+            "; ".join(changed.of_corpora),
+            to_label,
+            to_remove,
+        )
     if changed.of_labels and to_label:
         logger.warning(
             "%s was labelled with other options: %s. %d blocks are labelled with the new ones; the "
@@ -75,6 +85,10 @@ def say(changed: Changes, layout: Layout, *, to_label: int, to_build: int) -> No
             "; ".join(changed.of_shards),
             to_build,
         )
+
+
+def _paths(config: PipelineConfig) -> dict[str, Any]:
+    return {f"corpus {corpus.name}-{corpus.split}": corpus.path for corpus in config.corpora}
 
 
 def _labelling(config: PipelineConfig, keys: Keys) -> dict[str, Any]:
@@ -98,11 +112,14 @@ def _dotted(group: str, options: dict[str, Any]) -> dict[str, Any]:
 def _differing(before: dict[str, Any], now: dict[str, Any]) -> tuple[str, ...]:
     names = [*now, *(name for name in before if name not in now)]
     return tuple(
-        f"{name} was {_shown(before.get(name))}, now {_shown(now.get(name))}"
+        f"{name} was {_shown(before, name)}, now {_shown(now, name)}"
         for name in names
-        if before.get(name) != now.get(name)
+        if _shown(before, name) != _shown(now, name)
     )
 
 
-def _shown(value: Any) -> str:
+def _shown(options: dict[str, Any], name: str) -> str:
+    if name not in options:
+        return "not there"
+    value = options[name]
     return repr(list(value) if isinstance(value, tuple) else value)

@@ -352,6 +352,13 @@ class PipelineConfig:
                 f"max_failed_fraction is a fraction from 0 to 1, got {self.max_failed_fraction}"
             )
 
+    @property
+    def workers_elsewhere(self) -> bool:
+        """Whether Beam has the work done by machines that may not be like this one."""
+        runner = str(self.beam.get("runner", "FnApiRunner")).lower()
+        here = runner in ("fnapirunner", "directrunner", "prismrunner")
+        return not here and self.beam.get("environment_type") != "LOOPBACK"
+
     def corpus(self, name: str, split: str) -> CorpusConfig:
         """Return the corpus that a block was cut from."""
         return next(c for c in self.corpora if (c.name, c.split) == (name, split))

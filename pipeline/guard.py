@@ -117,31 +117,45 @@ class _Child:
         Raises:
             _DiedError: the process ended before it had answered.
             CrashError: it does not answer.
+            Exception: what the call raised there.
         """
         self.at_rest = False
-        try:
+        with self._died_if_cut_off():
             self._connection.send((name, arguments, options))
-            while (answer := self._receive(arguments[0])) is not None:
-                if isinstance(answer, Exception):
-                    self.at_rest = True
-                    raise answer
-                yield answer
-            self.at_rest = True
-        except (EOFError, ConnectionError):
+        while (answer := self._receive(arguments[0])) is not None:
+            if isinstance(answer, Exception):
+                self.at_rest = True
+                raise answer
+            yield answer
+        self.at_rest = True
+
+    def _receive(self, path: str) -> Any:
+        with self._died_if_cut_off():
+            if not self._connection.poll(PATIENCE_SECONDS):
+                silent = f"{path}: no answer for {PATIENCE_SECONDS:g} s while decoding it"
+                raise CrashError(silent, 1)
+            answer = self._connection.recv()
+            if not isinstance(answer, int):
+                return answer
+            samples = np.empty(answer, np.float32)
+            self._connection.recv_bytes_into(samples.data.cast("B"))
+            return samples
+
+    @contextmanager
+    def _died_if_cut_off(self) -> Iterator[None]:
+        """Around sending and receiving only: what a call raised over there may be an OSError."""
+        try:
+            yield
+        except (EOFError, OSError):  # OSError: it ended in the middle of a message
             code = self._process.wait()
             raise _DiedError(
                 f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
             ) from None
 
-    def _receive(self, path: str) -> Any:
-        if not self._connection.poll(PATIENCE_SECONDS):
-            raise CrashError(f"{path}: no answer for {PATIENCE_SECONDS:g} s while decoding it", 1)
-        answer = self._connection.recv()
-        if not isinstance(answer, int):
-            return answer
-        samples = np.empty(answer, np.float32)
-        self._connection.recv_bytes_into(samples.data.cast("B"))
-        return samples
+    @property
+    def usable(self) -> bool:
+        """Whether it is alive and would start in the same surroundings today."""
+        return self._process.poll() is None and self.surroundings == _surroundings()
 
     def end(self) -> None:
         self._connection.close()
@@ -158,10 +172,7 @@ _room = threading.BoundedSemaphore(os.cpu_count() or 1)
 def _child() -> Iterator[_Child]:
     """Take a child that is idle, or start one; a child inherits environment and folder."""
     with _room:
-        child = _idle.pop() if _idle else _Child()
-        if child.surroundings != _surroundings():
-            child.end()
-            child = _Child()
+        child = _idle_child() or _Child()
         try:
             yield child
         finally:
@@ -169,6 +180,18 @@ def _child() -> Iterator[_Child]:
                 _idle.append(child)
             else:
                 child.end()
+
+
+def _idle_child() -> _Child | None:
+    """Take the last child that was used and can still be; those that cannot are ended."""
+    while True:
+        try:
+            child = _idle.pop()
+        except IndexError:  # another thread may have taken the last one
+            return None
+        if child.usable:
+            return child
+        child.end()
 
 
 def _surroundings() -> tuple[str, dict[str, str]]:

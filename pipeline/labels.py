@@ -25,13 +25,22 @@ def read_run(layout: Layout) -> tuple[PipelineConfig, Plan]:
             f"{layout.output} holds no run: there is no plan.json and config.yaml in it. "
             "Give the folder that a config names as `output`."
         )
+    return load_config(layout.config), read_plan(layout)
+
+
+def read_plan(layout: Layout) -> Plan:
+    """Read what the last run in a folder had planned.
+
+    Raises:
+        FileNotFoundError: the folder holds no run.
+        ValueError: the file is damaged.
+    """
     try:
-        plan = from_json(Plan, layout.plan.read_text(encoding="utf-8"))
+        return from_json(Plan, layout.plan.read_text(encoding="utf-8"))
     except ValueError as error:
         raise ValueError(
             f"{layout.plan} is damaged or of another release ({error}); run the pipeline again"
         ) from error
-    return load_config(layout.config), plan
 
 
 def labels(plan: Plan, layout: Layout) -> Iterator[tuple[list[LedgerRow], list[Failure]]]:

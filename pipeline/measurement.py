@@ -1,11 +1,13 @@
 """Label a small sample to learn what all of it will take: time, money and disk.
 
-The sample is spread over the blocks that are not labelled yet and goes through the real stages with
-the real teacher, after one clip to warm up. Of the sample nothing is kept but what it took: a run
-says beside that what it did take.
+The sample is taken from blocks that are not labelled yet, of each a run of neighbours, for apart
+from each other they would share no clip. It goes through the real stages with the real teacher,
+after one clip to warm up. Of the sample nothing is kept but what it took: a run says beside that
+what it did take.
 """
 
 import logging
+import math
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -28,6 +30,8 @@ logger = logging.getLogger(__name__)
 
 _MAX_BLOCKS = 16
 """To list a block costs time too; so many are enough to see every corpus."""
+_MAX_PACKED_BLOCKS = 4
+"""Where utterances share clips: how full these get shows in a long run only."""
 _BYTES_PER_CLIP = 4096
 """What a clip's JSON and the two headers of its members take in a tar, generously."""
 
@@ -67,7 +71,7 @@ class Measurement:
 def measure(
     blocks: Sequence[Block], config: PipelineConfig, keys: Keys, num_utterances: int
 ) -> Measurement:
-    """Label utterances spread over blocks.
+    """Label some of the utterances of blocks.
 
     Args:
         blocks: where to take them from, at least one.
@@ -78,8 +82,7 @@ def measure(
     Raises:
         RuntimeError: none of them could be labelled.
     """
-    sample = [u for block in _spread(blocks, _MAX_BLOCKS) for u in _utterances(block, config)]
-    sample = _spread(sample, num_utterances)
+    sample = take_sample(blocks, config, num_utterances)
     label_entries(sample[:1], config, keys, Stopwatch(), loaded_teacher)
     stopwatch = Stopwatch()
     rows, failures = label_entries(sample, config, keys, stopwatch, loaded_teacher)
@@ -137,6 +140,23 @@ def expected(plan: Plan, layout: Layout, price_per_hour: float | None) -> dict[s
         "ledger_bytes": round(measured.ledger_bytes(plan)),
         "shard_bytes": round(measured.shard_bytes_per_second * plan.duration_seconds),
     }
+
+
+def take_sample(
+    blocks: Sequence[Block], config: PipelineConfig, num_utterances: int
+) -> list[Utterance]:
+    """Take as many neighbours from each of some blocks; short blocks leave more to the others."""
+    packed = config.clips.pack == "before_label"
+    listed = [
+        _utterances(block, config)
+        for block in _spread(blocks, _MAX_PACKED_BLOCKS if packed else _MAX_BLOCKS)
+    ]
+    sample: list[Utterance] = []
+    for number, utterances in enumerate(sorted(listed, key=len)):
+        share = math.ceil((num_utterances - len(sample)) / (len(listed) - number))
+        start = max(len(utterances) - share, 0) // 2
+        sample += utterances[start : start + share]
+    return sample
 
 
 def _spread(items: Sequence, count: int) -> list:

@@ -63,11 +63,14 @@ class PlannedCorpus:
     name: str
     split: str
     language: str
+    """As configured; an utterance may have another."""
     licence: str
     """All that its utterances have, separated by commas."""
     num_utterances: int
     duration_seconds: float
     num_blocks: int = 0
+    languages: tuple[str, ...] = ()
+    """All that its utterances have, those aside that are not labelled for their licence."""
     problems: dict[str, int] = field(default_factory=dict)
     """What is wrong with some entries, found without reading audio: how many have it, by error."""
 
@@ -129,6 +132,7 @@ def make_plan(config: PipelineConfig, teacher_revision: str) -> Plan:
                 num_utterances=sum(b.num_utterances for b in cut),
                 duration_seconds=sum(b.duration_seconds for b in cut),
                 num_blocks=len(cut),
+                languages=tuple(sorted(seen.languages)),
                 problems=dict(sorted(seen.problems.items())),
             )
         )
@@ -149,18 +153,17 @@ def entries(block: Block, config: PipelineConfig) -> list[Entry]:
         CorpusChangedError: the slice is not what was planned.
     """
     corpus = config.corpus(block.corpus, block.split)
-    found = corpora.read(corpus, block.position, block.num_utterances)
-    found = [_allowed(entry, config.licences) for entry in found]
-    if _fingerprint(found) != block.fingerprint:
+    found = list(corpora.read(corpus, block.position, block.num_utterances))
+    allowed = [_allowed(entry, config.licences) for entry in found]
+    if _fingerprint(allowed) != block.fingerprint:
         raise CorpusChangedError(
             f"corpus {corpus.name!r}, split {corpus.split!r}, changed while the run was at work "
             f"(block {block.id}). Start the run again: what is already labelled is kept."
         )
-    repeated = set(block.duplicates)
-    return [
-        _duplicate(entry) if number in repeated and isinstance(entry, Utterance) else entry
-        for number, entry in enumerate(found, start=block.start)
-    ]
+    for number in block.duplicates:  # whatever a rule would say of it: its id is taken
+        place = number - block.start
+        allowed[place] = _duplicate(found[place], corpus)
+    return allowed
 
 
 def _blocks(corpus: CorpusConfig, config: PipelineConfig, seen: Inventory) -> Iterator[Block]:
@@ -190,9 +193,10 @@ def _blocks(corpus: CorpusConfig, config: PipelineConfig, seen: Inventory) -> It
             start, count, seconds = number, count + 1, 0.0
         if not held:
             first = position
-        if seen.note(entry, added):
+        allowed = _allowed(entry, config.licences)
+        if seen.note(entry, added, allowed=allowed is entry):
             duplicates.append(number)
-        held.append(_allowed(entry, config.licences))
+        held.append(allowed)
         seconds += added
     if held:
         yield block()
@@ -245,16 +249,16 @@ def _allowed(entry: Entry, licences: Sequence[str] | None) -> Entry:
     )
 
 
-def _duplicate(utterance: Utterance) -> Failure:
+def _duplicate(entry: Entry, corpus: CorpusConfig) -> Failure:
     """Say that an id was used before."""
     return Failure(
-        id=utterance.id,
-        utterance_ids=(utterance.id,),
-        duration_seconds=utterance.duration_seconds or 0.0,
+        id=entry.id,
+        utterance_ids=(entry.id,),
+        duration_seconds=entry.duration_seconds or 0.0,
         stage="plan",
         error="duplicate_id",
-        message=f"an earlier utterance of {utterance.corpus}-{utterance.split} has the same id; "
-        "the earlier one is used",
+        message=f"an earlier utterance of {corpus.name}-{corpus.split} has the same id; "
+        "the earlier one counts",
         attempts=1,
     )
 

@@ -15,10 +15,11 @@ from dataclasses import dataclass
 
 import apache_beam as beam
 from apache_beam.options.pipeline_options import PipelineOptions
+from apache_beam.runners.runner import PipelineResult
 
 from pipeline import __version__, files
 from pipeline.admission import read_canary
-from pipeline.backlog import Backlog, clean, find_backlog, withdraw
+from pipeline.backlog import Backlog, clean, find_backlog, find_orphans, withdraw
 from pipeline.block_stage import ProcessBlock
 from pipeline.changes import changes, say
 from pipeline.config import PipelineConfig
@@ -35,9 +36,14 @@ from pipeline.plan import Block, Plan, make_plan
 from pipeline.progress import Tracker, display
 from pipeline.report import write_report
 from pipeline.schema import SCHEMA_VERSION, Index, Totals, read_index, to_json
-from pipeline.scoring import language_code
-from pipeline.teacher import check_teacher, resolve_revision, settle, uses_accelerator
-from pipeline.totals import add_up, check_budget, commit_records
+from pipeline.teacher import (
+    check_dtype,
+    check_teacher,
+    resolve_revision,
+    settle,
+    uses_accelerator,
+)
+from pipeline.totals import LabelBudget, add_up, check_budget, commit_records
 from pipeline.verify import withdraw_damaged
 from pipeline.workers import (
     check_job_server,
@@ -111,7 +117,6 @@ def run(
     started = time.monotonic()
     config, plan, layout = _prepare(config)
     with locked(layout.output) as still_held:
-        clean(plan, layout)
         how = Manner(
             verify=verify,
             retry_failed=retry_failed,
@@ -153,7 +158,15 @@ def _prepare(config: PipelineConfig) -> tuple[PipelineConfig, Plan, Layout]:
     """Settle what the configuration leaves open, and plan."""
     if (limit := config.filter.max_wer) is not None and 2 < limit < 100:
         logger.warning("filter.max_wer is %g, a fraction: 0.1 keeps labels up to 10 %% WER", limit)
-    config = dataclasses.replace(config, teacher=settle(config.teacher))
+    teacher = settle(config.teacher)
+    if config.teacher.dtype == "auto" and config.workers_elsewhere:
+        logger.warning(
+            "teacher.dtype auto is settled on this machine: all workers will run %s with %s. Name "
+            "the number format where theirs is another, float16 for most GPUs",
+            teacher.engine,
+            teacher.dtype,
+        )
+    config = dataclasses.replace(config, teacher=teacher)
     plan = make_plan(config, resolve_revision(config.teacher))
     return config, plan, Layout(path_of(config.output))
 
@@ -166,25 +179,36 @@ def _work_on(
     how: Manner,
 ) -> Work:
     """Bring the blocks of a part, or of all, up to date."""
+    alone = not needs_ledger(config.filter)  # what is kept of a block depends on no other
+    builds = alone or mine is plan
+    label_budget = LabelBudget(plan, layout, config.max_failed_fraction)
 
     def check() -> None:
+        if not alone:
+            label_budget.check()
         check_budget(layout, plan.keys, plan.num_utterances, config.max_failed_fraction)
 
     if how.verify:
         withdraw_damaged(mine, layout)
     backlog = find_backlog(mine, layout, retry_failed=how.retry_failed)
+    orphans = find_orphans(plan, layout)
     say(
         changes(layout, config, plan.keys),
         layout,
         to_label=len(backlog.to_label),
         to_build=len(backlog.blocks) - len(backlog.to_label),
+        to_remove=len(orphans) if mine is plan else 0,
     )
     if backlog.to_label:
-        languages = {language_code(corpus.language) for corpus in config.corpora}
+        languages = {code for corpus in plan.corpora for code in corpus.languages}
+        if not config.workers_elsewhere:
+            check_dtype(config.teacher)
         check_teacher(config.teacher, plan.keys.teacher_revision, languages)
     options = _options(config, backlog)
     if backlog.blocks:
         check_job_server(options)
+    if mine is plan:  # nobody else is at work here
+        clean(orphans, layout)
     withdraw(backlog, layout)
     files.write_text(layout.plan, to_json(plan) + "\n")
     files.write_text(layout.config, to_yaml(config))
@@ -201,18 +225,21 @@ def _work_on(
                 how.still_held()
                 draw()
 
-            if needs_ledger(config.filter):  # what is kept of a block depends on the others
-                _run_beam(backlog.blocks, process.labelling_only(), options, on_tick)
+            if not alone:
+                _run_beam(backlog, process.labelling_only(), config, on_tick)
+                label_budget.check()
                 if mine is plan:
                     process = process.knowing(ledger_context(config.filter, plan, layout))
-            if mine is plan or not needs_ledger(config.filter):
-                _run_beam(backlog.blocks, process, options, on_tick)
+            if builds:
+                _run_beam(backlog, process, config, on_tick)
         how.still_held()
         if how.metrics:
             how.metrics.write(Tracker(mine, layout).progress(), now=True)
     check()
     return Work(
-        blocks=len(mine.blocks), labelled=len(backlog.to_label), rebuilt=len(backlog.blocks)
+        blocks=len(mine.blocks),
+        labelled=len(backlog.to_label),
+        rebuilt=len(backlog.blocks) if builds else 0,
     )
 
 
@@ -229,19 +256,20 @@ def _options(config: PipelineConfig, backlog: Backlog) -> PipelineOptions:
 
 
 def _run_beam(
-    blocks: Sequence[Block],
-    process: ProcessBlock,
-    options: PipelineOptions,
-    on_tick: Callable[[], None],
+    backlog: Backlog, process: ProcessBlock, config: PipelineConfig, on_tick: Callable[[], None]
 ) -> None:
     """Run the graph: references of blocks in, committed files out."""
+    options = _options(config, backlog)  # each run has its own, for `runner` changes them
+    hints = resource_hints(options)
+    jobs: list[PipelineResult] = []
 
     def work() -> None:
-        with beam.Pipeline(runner(options), options) as graph:
-            build_graph(graph, blocks, process, hints)
+        graph = beam.Pipeline(runner(options), options)
+        build_graph(graph, backlog.blocks, process, hints)
+        jobs.append(graph.run())
+        jobs[0].wait_until_finish()
 
-    hints = resource_hints(options)
-    watch(work, on_tick)
+    watch(work, on_tick, cancel=lambda: [job.cancel() for job in jobs])
 
 
 def build_graph(
@@ -275,11 +303,21 @@ def _write_index(
         canary=dataclasses.asdict(heard.result) if heard else None,
         estimate=expected(plan, layout, config.price_per_hour),
     )
-    if layout.index.is_file():
-        written = read_index(layout.output)
+    if written := _written_index(layout):
         same_time = dataclasses.replace(index.totals, wall_seconds=written.totals.wall_seconds)
         if to_json(dataclasses.replace(index, totals=same_time)) == to_json(written):
             return written, False
     write_report(layout.output, index)
     files.write_text(layout.index, to_json(index) + "\n")
     return index, True
+
+
+def _written_index(layout: Layout) -> Index | None:
+    """Read the index of an earlier run; None where there is none that can be read."""
+    if not layout.index.is_file():
+        return None
+    try:
+        return read_index(layout.output)
+    except ValueError as error:
+        logger.warning("index and report are written again: %s", error)
+        return None

@@ -7,10 +7,12 @@ utterance is kept, rejected or failed, and a dataset whose numbers do not add up
 from collections import Counter
 from collections.abc import Iterable
 
-from pipeline.blocks import committed
+from pipeline.blocks import committed, is_labelled
+from pipeline.fates import Fate, count_fates, fate_of_failure
 from pipeline.files import each
 from pipeline.layout import Layout
-from pipeline.plan import Keys, Plan
+from pipeline.ledger import read_failures, read_ledger
+from pipeline.plan import Block, Keys, Plan
 from pipeline.schema import Totals
 from pipeline.shards import CommitRecord, read_record
 from pipeline.timings import read_timings
@@ -88,6 +90,55 @@ def check_budget(layout: Layout, keys: Keys, num_planned: int, max_failed_fracti
     """
     records = each(read_record, layout.shards.glob("*.json"), layout.output)
     failed = _sum(r.failed for r in records if r and r.shard_key == keys.shard_key)
+    _spend(failed, layout, keys, num_planned, max_failed_fraction)
+
+
+class LabelBudget:
+    """The budget while blocks are labelled only: what failed is in no commit record yet.
+
+    A labelled block is looked at once and then remembered.
+    """
+
+    def __init__(self, plan: Plan, layout: Layout, max_failed_fraction: float) -> None:
+        self._plan, self._layout, self._limit = plan, layout, max_failed_fraction
+        self._failed: dict[str, dict[str, int]] = {}
+
+    def check(self) -> None:
+        """Stop when more has failed than the whole plan may lose, as `check_budget` does.
+
+        Raises:
+            TooManyFailuresError: as there.
+        """
+        waiting = [block for block in self._plan.blocks if block.id not in self._failed]
+        looked = each(self._look, waiting, self._layout.output)
+        for block, failed in zip(waiting, looked, strict=True):
+            if failed is not None:
+                self._failed[block.id] = failed
+        keys, num_planned = self._plan.keys, self._plan.num_utterances
+        _spend(_sum(self._failed.values()), self._layout, keys, num_planned, self._limit)
+
+    def _look(self, block: Block) -> dict[str, int] | None:
+        """Count by stage the utterances of a block that have no label at all, once it is done."""
+        layout, keys = self._layout, self._plan.keys
+        if not is_labelled(block, layout, keys):
+            return None
+        fates = [
+            fate_of_failure(f) for f in read_failures(layout.failures(keys.label_key, block.id))
+        ]
+        if fates:
+            rows, _ = read_ledger(layout.ledger(keys.label_key, block.id))
+            fates += [Fate(utterance.id, "kept") for row in rows for utterance in row.utterances]
+        counts = count_fates(fates)
+        return {stage: n for (kind, stage), n in counts.items() if kind == "failed"}
+
+
+def _spend(
+    failed: dict[str, int],
+    layout: Layout,
+    keys: Keys,
+    num_planned: int,
+    max_failed_fraction: float,
+) -> None:
     total = sum(failed.values())
     if total > max_failed_fraction * num_planned:
         stages = ", ".join(f"{stage} {count}" for stage, count in failed.items())

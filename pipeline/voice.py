@@ -6,8 +6,8 @@ neighbours share a span while it fits, and speech without a pause is cut where i
 The recording is read a minute at a time, so ten hours take no more memory than one.
 """
 
-import functools
 import itertools
+import threading
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -130,8 +130,17 @@ def pad(cuts: Sequence[Frames], max_frames: int, num_frames: int) -> list[Frames
     return padded
 
 
-@functools.cache
+_of_thread = threading.local()
+
+
 def _model() -> Any:
+    """Return this thread's model: it remembers what it has heard so far."""
+    if not hasattr(_of_thread, "model"):
+        _of_thread.model = _load()
+    return _of_thread.model
+
+
+def _load() -> Any:
     """Load the model; its weights come with the package."""
     try:
         from silero_vad import load_silero_vad

@@ -3,7 +3,8 @@
 `FnApiRunner` is named explicitly, because `DirectRunner` silently becomes another runner when it
 can download one. It has two habits that a long run cannot afford: a worker process that dies makes
 it wait for ever, and when it is interrupted it leaves its workers running. So it works in a thread,
-and the main thread watches.
+and the main thread watches. A job on a cluster that is not waited for any more is cancelled: its
+workers would go on beside those of the next run.
 """
 
 import logging
@@ -145,8 +146,14 @@ def runner(options: PipelineOptions) -> FnApiRunner | None:
     return FnApiRunner(default_environment=SubprocessSDKEnvironment.from_command_string(command))
 
 
-def watch(work: Callable[[], object], on_tick: Callable[[], None]) -> None:
+def watch(
+    work: Callable[[], object],
+    on_tick: Callable[[], None],
+    cancel: Callable[[], object] = lambda: None,
+) -> None:
     """Do the work in a thread and call `on_tick` about twice a second until it is done.
+
+    Where that is interrupted, or `on_tick` raises, the work is told to `cancel`.
 
     Raises:
         RunError: the work failed, or a worker process died.
@@ -182,6 +189,7 @@ def watch(work: Callable[[], object], on_tick: Callable[[], None]) -> None:
     finally:
         if died.is_set() or not ended.is_set():
             stopping.set()
+            _cancel(cancel)
             _stop_workers()
         threading.excepthook = hook
     if errors:
@@ -199,6 +207,17 @@ def _reason(error: Exception) -> str:
     said = error.details() if isinstance(error, grpc.Call) else str(error)
     last_line = ((said or "").strip() or type(error).__name__).splitlines()[-1]
     return _BEAM_SUFFIX.sub("", last_line)
+
+
+def _cancel(cancel: Callable[[], object]) -> None:
+    try:
+        cancel()
+    except Exception as error:  # each service has its own, and another error is on its way out
+        logger.error(
+            "the job could not be cancelled and may still be at work (%s): cancel it where it "
+            "runs, before you run again",
+            _reason(error),
+        )
 
 
 def _stop_workers() -> None:

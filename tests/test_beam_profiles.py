@@ -91,6 +91,13 @@ def test_only_the_labelling_stage_asks_for_the_gpu():
     assert stages == {"label, filter, commit"}
 
 
+@pytest.mark.parametrize("engine", ["dataflow", "flink", "spark"])
+def test_profile_of_a_cluster_names_the_number_format_of_its_workers(engine: str):
+    config = configure(ROOT / f"configs/beam/{engine}.yaml")
+    assert config.workers_elsewhere
+    assert (config.teacher.model, config.teacher.dtype) == ("embedded", "float16")
+
+
 def test_there_is_a_profile_for_each_engine():
     assert sorted(map(name, PROFILES)) == [
         "dataflow",

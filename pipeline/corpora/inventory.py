@@ -18,20 +18,30 @@ class Inventory:
 
     def __init__(self) -> None:
         self.licences: set[str] = set()
+        self.languages: set[str] = set()
+        """Of the utterances that may be labelled."""
         self.problems: Counter[str] = Counter()
         """How many entries have a problem, by error."""
+        self._num_utterances = 0
         self._ids: set[str] = set()
         self._first: dict[str, str] = {}
 
-    def note(self, entry: Entry, seconds: float) -> bool:
-        """Look at an entry and how long it is; tell whether its id was there before."""
-        if not isinstance(entry, Utterance):
-            if entry.stage != RULE_STAGE:
-                self._problem(entry.error, entry.message)
+    def note(self, entry: Entry, seconds: float, *, allowed: bool) -> bool:
+        """Look at an entry and how long it is; tell whether its id was there before.
+
+        What a rule turned away has an id like any other; what makes no utterance has none to keep.
+        `allowed` is whether an utterance's licence is.
+        """
+        if isinstance(entry, Utterance):
+            self._num_utterances += 1
+            self.licences.add(entry.licence)
+            if allowed:
+                self.languages.add(entry.language)
+            if not seconds and not entry.says_length:
+                self._problem("unreadable_audio", f"{entry.path} (the run records why)")
+        elif entry.stage != RULE_STAGE:
+            self._problem(entry.error, entry.message)
             return False
-        self.licences.add(entry.licence)
-        if not seconds and not entry.says_length:
-            self._problem("unreadable_audio", f"{entry.path} (the run records why)")
         repeated = entry.id in self._ids
         if repeated:
             self._problem("duplicate_id", f"{entry.id!r}")
@@ -45,12 +55,12 @@ class Inventory:
             ValueError: there is no utterance at all.
         """
         where = f"corpus {corpus.name!r}, split {corpus.split!r}"
-        if not self._ids and self.problems:
+        if not self._num_utterances and self.problems:
             raise ValueError(
                 f"{where}, has no utterances, only {self.problems.total()} entries that make none. "
                 f"The first: {next(iter(self._first.values()))}"
             )
-        if not self._ids:
+        if not self._num_utterances:
             raise ValueError(
                 f"{where}, has no utterances: kind {corpus.kind} finds none in "
                 f"{corpus.path or 'the package'}"

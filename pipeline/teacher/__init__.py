@@ -5,6 +5,7 @@ must not wait for torch or need the memory.
 """
 
 import dataclasses
+import functools
 import hashlib
 import importlib
 import logging
@@ -26,8 +27,15 @@ from pipeline.teacher.canary import (
     check_drift,
 )
 from pipeline.teacher.checks import check_teacher
+from pipeline.teacher.conversion import SMALL_FILES, conversion_identity
 from pipeline.teacher.engine import ENGINES
-from pipeline.teacher.hardware import choose_device, claim_device, settle
+from pipeline.teacher.hardware import (
+    check_dtype,
+    choose_device,
+    claim_device,
+    settle,
+    versions,
+)
 from pipeline.teacher.label import Label, Prepared, Teacher
 
 logger = logging.getLogger(__name__)
@@ -42,7 +50,9 @@ __all__ = [
     "canary",
     "check_canary",
     "check_drift",
+    "check_dtype",
     "check_teacher",
+    "engine_identity",
     "load_teacher",
     "resolve_revision",
     "settle",
@@ -62,6 +72,7 @@ def load_teacher(config: TeacherConfig, decoding: DecodingConfig, revision: str)
     """
     device = claim_device(config)
     config = settle(dataclasses.replace(config, device=device))
+    check_dtype(config)
     # torch and transformers take seconds to import; `plan` and a rebuild of shards do without.
     engine = importlib.import_module(ENGINES[config.engine]).load(config, revision)
     return BatchTeacher(engine, decoding, window=config.window, batch_size=config.batch_size)
@@ -70,15 +81,15 @@ def load_teacher(config: TeacherConfig, decoding: DecodingConfig, revision: str)
 def resolve_revision(config: TeacherConfig) -> str:
     """Return which weights the name stands for today, without loading them.
 
-    That is the commit for a model on the Hub, and the hash of the weights for a local folder, so
-    that retrained weights in the same folder count as another teacher.
+    That is the commit for a model on the Hub, and a hash of weights and settings for a local
+    folder, so that retrained weights or another tokenizer in it count as another teacher.
 
     Raises:
         FileNotFoundError: neither a folder with weights nor, as far as can be told, on the Hub.
     """
     folder = Path(model_path(config.model))
     if folder.is_dir():
-        return _hash_weights(folder)
+        return _hash_model(folder)
     if config.model == "embedded":
         raise FileNotFoundError(f"the embedded teacher is missing: there is no folder {folder}")
     if config.revision and _COMMIT.fullmatch(config.revision):
@@ -107,6 +118,13 @@ def uses_accelerator(config: TeacherConfig) -> bool:
     return choose_device(config) != "cpu"
 
 
+@functools.lru_cache(maxsize=1)
+def engine_identity(config: TeacherConfig, revision: str) -> str:
+    """Name what runs a loaded teacher in this process: libraries, and the weights they read."""
+    converted = conversion_identity(config, revision) if config.engine == "ctranslate2" else ""
+    return f"{versions(config.engine)} {converted}"
+
+
 def _not_found(model: str) -> str:
     return (
         f"teacher.model {model!r} is no local folder, and the Hub (or its local cache) does not "
@@ -114,8 +132,8 @@ def _not_found(model: str) -> str:
     )
 
 
-def _hash_weights(folder: Path) -> str:
-    """Hash the weights of a local model; of a sharded one, its index and all parts."""
+def _hash_model(folder: Path) -> str:
+    """Hash a local model: weights, of sharded ones the index and all parts, and settings."""
     index = next((folder / name for name in _WEIGHTS if (folder / name).is_file()), None)
     if index is None:
         raise FileNotFoundError(f"{folder} holds no weights: none of {', '.join(_WEIGHTS)}")
@@ -126,4 +144,8 @@ def _hash_weights(folder: Path) -> str:
     for file in files:
         with file.open("rb") as stream:
             digest.update(hashlib.file_digest(stream, "sha256").digest())
+    for name in SMALL_FILES:
+        if (folder / name).is_file():
+            content = hashlib.sha256((folder / name).read_bytes())
+            digest.update(name.encode() + content.digest())
     return digest.hexdigest()[:40]

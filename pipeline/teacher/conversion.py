@@ -24,7 +24,7 @@ TOKENIZER = "tokenizer.json"
 
 _FORMAT = 1
 """Raised when what a conversion holds changes."""
-_READ = (
+SMALL_FILES = (
     "config.json",
     "generation_config.json",
     "tokenizer.json",
@@ -35,6 +35,7 @@ _READ = (
     "preprocessor_config.json",
     "processor_config.json",
 )
+"""What of a model decides its labels next to the weights; a model has some of them."""
 
 
 def converted(config: TeacherConfig, revision: str) -> Path:
@@ -60,10 +61,19 @@ def conversion_folder(config: TeacherConfig, revision: str) -> Path:
     digest = hashlib.sha256(f"{_FORMAT} {revision}".encode())
     source = Path(model_path(config.model))
     if source.is_dir():  # on the Hub, the commit stands for these as well
-        for name in _READ:
+        for name in SMALL_FILES:
             if (source / name).is_file():
                 digest.update(name.encode() + (source / name).read_bytes())
     return cache_folder() / "ctranslate2" / digest.hexdigest()[:32]
+
+
+def conversion_identity(config: TeacherConfig, revision: str) -> str:
+    """Tell this conversion from another one in its place; "" where there is none."""
+    model = conversion_folder(config, revision) / "model.bin"
+    if not model.is_file():
+        return ""
+    found = model.stat()
+    return f"{model.parent.name} {found.st_size} {found.st_mtime_ns}"
 
 
 def cache_folder() -> Path:

@@ -1,5 +1,6 @@
 """From generated tokens to a label with its evidence, the same for every engine."""
 
+import math
 import zlib
 from collections.abc import Sequence
 
@@ -21,8 +22,23 @@ def make_label(
     temperature: float,
     config: DecodingConfig,
 ) -> Label:
-    """Read what an engine said; of a silent clip nothing is kept but the evidence."""
+    """Read what an engine said; of a silent clip nothing is kept but the evidence.
+
+    Raises:
+        ValueError: a part of the evidence is no finite number; no file could hold it.
+    """
     average = avg_logprob(generated)
+    evidence = (
+        average,
+        generated.no_speech_prob,
+        language_probability,
+        *(generated.logprobs or ()),
+    )
+    if not all(map(math.isfinite, evidence)):
+        raise ValueError(
+            f"the teacher's evidence is not finite: avg_logprob {average}, no_speech_prob "
+            f"{generated.no_speech_prob}, language_probability {language_probability}"
+        )
     silent = is_silent(avg_logprob=average, no_speech_prob=generated.no_speech_prob, config=config)
     tokens = [] if silent else generated.tokens
     text = vocabulary.text(tokens)

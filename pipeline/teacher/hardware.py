@@ -1,14 +1,18 @@
 """Settle what a configuration leaves to the machine: engine, device and number format.
 
 Engine and number format decide labels, so they are settled once, where the run is planned, and are
-part of the label key. The device is each worker's own choice.
+part of the label key. The device is each worker's own choice. Whether it can run the number format
+is checked where the teacher is to run, for a run may be started, planned or filtered on a machine
+that is not like its workers.
 """
 
 import dataclasses
 import fcntl
+import importlib.metadata
 import importlib.util
 import logging
 import os
+import re
 import sys
 import tempfile
 from pathlib import Path
@@ -28,7 +32,7 @@ def settle(config: TeacherConfig) -> TeacherConfig:
     """Return the configuration with engine and number format as they will be.
 
     Raises:
-        ValueError: the engine is not installed, or cannot run the number format on the device.
+        ValueError: the engine is not installed, or the device is not there.
     """
     device = choose_device(config)
     engine = config.engine
@@ -50,7 +54,6 @@ def settle(config: TeacherConfig) -> TeacherConfig:
         )
     settled = dataclasses.replace(config, engine=engine)
     dtype = _auto_dtype(settled, device) if config.dtype == "auto" else config.dtype
-    _check_dtype(engine, device, dtype)
     return dataclasses.replace(settled, dtype=dtype)
 
 
@@ -84,9 +87,17 @@ def claim_device(config: TeacherConfig) -> str:
         return device
     found = num_gpus()
     for index in range(found):
-        if _claim(Path(tempfile.gettempdir()) / f"whisper-distillery-{os.getuid()}-gpu{index}"):
+        name = f"whisper-distillery-{os.getuid()}-gpu{_device_name(index)}"
+        if _claim(Path(tempfile.gettempdir()) / name):
             return f"cuda:{index}"
     return f"cuda:{os.getpid() % found}"
+
+
+def _device_name(index: int) -> str:
+    """Name a GPU as all processes of the machine do, whichever of them are visible to this one."""
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES", "")
+    names = [name.strip() for name in visible.split(",") if name.strip()]
+    return re.sub(r"[^A-Za-z0-9-]", "-", names[index]) if index < len(names) else str(index)
 
 
 def _claim(path: Path) -> bool:
@@ -116,6 +127,11 @@ def num_gpus() -> int:
 def installed(engine: str) -> bool:
     """Tell whether what an engine needs is installed, without importing it."""
     return all(_found(name) for name in _NEEDS[engine])
+
+
+def versions(engine: str) -> str:
+    """Name the libraries that run an engine here, with their versions."""
+    return ", ".join(f"{name} {importlib.metadata.version(name)}" for name in _NEEDS[engine])
 
 
 def _found(module: str) -> bool:
@@ -151,8 +167,13 @@ def _auto_dtype(config: TeacherConfig, device: str) -> str:
     return "bfloat16" if torch.cuda.is_bf16_supported() else "float16"
 
 
-def _check_dtype(engine: str, device: str, dtype: str) -> None:
-    """Refuse what would otherwise fail in the first batch, or be replaced in silence."""
+def check_dtype(config: TeacherConfig) -> None:
+    """Refuse what would otherwise fail in the first batch, or be replaced in silence.
+
+    Raises:
+        ValueError: the settled engine cannot run the number format on the device of this machine.
+    """
+    engine, device, dtype = config.engine, choose_device(config), config.dtype
     if engine == "ctranslate2":
         import ctranslate2
 

@@ -10,12 +10,9 @@ from collections.abc import Sequence
 import numpy as np
 
 from pipeline.teacher.engine import Generated, Search
-from pipeline.teacher.rules import constrain, log_softmax
+from pipeline.teacher.rules import LEAST_LOGPROB, constrain, log_softmax
 from pipeline.teacher.sampling import Sampler
 from pipeline.teacher.vocabulary import Vocabulary
-
-_LEAST_LOGPROB = -100.0
-"""Of a given token that the rules forbid."""
 
 
 class Replay:
@@ -54,7 +51,7 @@ class Replay:
                 scores[place], self._tokens, vocabulary, timestamps=search.timestamps
             )
             token = self._choose(allowed, place, vocabulary.end)
-            self._logprobs.append(max(float(log_softmax(allowed)[token]), _LEAST_LOGPROB))
+            self._logprobs.append(max(float(log_softmax(allowed)[token]), LEAST_LOGPROB))
             if token == vocabulary.end:
                 self._ended = self.done = True
                 return

@@ -11,6 +11,9 @@ import numpy as np
 
 from pipeline.teacher.vocabulary import Vocabulary
 
+LEAST_LOGPROB = -100.0
+"""Of a token of a given label that the rules forbid."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Bounds:

@@ -22,7 +22,13 @@ class Sampler:
     """One number of [0, 1) for each token; not used at temperature 0."""
 
     def choose(self, scores: np.ndarray, position: int) -> int:
-        """Choose the token at a position from its scores ([vocabulary], -inf for forbidden)."""
+        """Choose the token at a position from its scores ([vocabulary], -inf for forbidden).
+
+        Raises:
+            ValueError: there is a NaN among them, or nothing that may be said.
+        """
+        if not np.isfinite(scores.max()):
+            raise ValueError(f"the teacher's highest score at token {position} is {scores.max()}")
         if self.temperature == 0:
             return int(scores.argmax())
         chances = np.exp(log_softmax(scores / self.temperature)).cumsum()

@@ -18,7 +18,7 @@ from transformers.modeling_outputs import BaseModelOutput
 from pipeline.config import TeacherConfig
 from pipeline.schema import model_path
 from pipeline.teacher.engine import Generated, Search
-from pipeline.teacher.rules import timestamp_bounds
+from pipeline.teacher.rules import LEAST_LOGPROB, timestamp_bounds
 from pipeline.teacher.sampling import Sampler
 from pipeline.teacher.vocabulary import Vocabulary, read_vocabulary
 
@@ -60,6 +60,8 @@ class TransformersEngine:
         self.num_mels: int = model.config.num_mel_bins
         self.max_positions: int = model.config.max_target_positions
         self._masks = _Masks(vocabulary, model.device)
+        # Where a model does not give this limit, `generate` has none, and beams break our rule.
+        model.generation_config.max_initial_timestamp_index = vocabulary.max_initial_timestamp
 
     @torch.inference_mode()
     def encode(self, features: np.ndarray) -> torch.Tensor:
@@ -150,7 +152,9 @@ class TransformersEngine:
                 num_beams=search.num_beams,
                 force_unique_generate_call=True,
             )
-            for i, tokens in zip(rows, output.tolist(), strict=True):
+            for i, said in zip(rows, output.tolist(), strict=True):
+                tokens = said[len(prompt) :]
+                assert tuple(said[: len(prompt)]) == prompt, "generate gives the prompt, too"
                 ended = self.vocabulary.end in tokens
                 found[i] = tokens[: tokens.index(self.vocabulary.end) + 1] if ended else tokens
         return [found[i] for i in range(len(prompts))]
@@ -174,7 +178,8 @@ class TransformersEngine:
             for position, token in enumerate(label, start=len(prompt) - 1):
                 scores = self._model.proj_out(hidden[:, position]).float()
                 self._masks.apply(scores, [row], timestamps=search.timestamps)
-                row.add(token, scores.log_softmax(-1)[0, token].item(), self.vocabulary.end)
+                logprob = scores.log_softmax(-1)[0, token].item()
+                row.add(token, max(logprob, LEAST_LOGPROB), self.vocabulary.end)
             scored.append(row.generated(logprobs=search.logprobs))
         return scored
 

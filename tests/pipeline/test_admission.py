@@ -38,8 +38,10 @@ def elsewhere(monkeypatch):
     return lambda: monkeypatch.setattr("platform.node", lambda: "another machine")
 
 
-def ask(teacher: Counts, path: Path, *, accelerated: bool = False) -> None:
-    admit(teacher, CONFIG, path, english=False, accelerated=accelerated)
+def ask(
+    teacher: Counts, path: Path, *, accelerated: bool = False, engine: str = "engine 1"
+) -> None:
+    admit(teacher, CONFIG, path, english=False, accelerated=accelerated, engine=engine)
 
 
 def test_first_worker_leaves_its_result_and_later_ones_there_are_not_asked(path: Path):
@@ -71,6 +73,16 @@ def test_worker_that_hears_something_else_is_refused(path: Path, elsewhere):
     elsewhere()
     with pytest.raises(CanaryError, match="where another worker has 0.90"):
         ask(Counts(), path)
+
+
+def test_another_engine_on_the_same_machine_is_asked_and_compared(path: Path):
+    ask(Counts(), path)
+    updated = Counts("you")
+    ask(updated, path, engine="engine 2")
+    assert updated.asked == 1
+    path.write_text(path.read_text().replace('"no_speech_prob":0.0', '"no_speech_prob":0.9'))
+    with pytest.raises(CanaryError, match="where another worker has 0.90"):
+        ask(Counts(), path, engine="engine 2")
 
 
 def test_every_accelerator_is_asked(path: Path):

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.backlog import clean, find_backlog, withdraw
+from pipeline.backlog import clean, find_backlog, find_orphans, withdraw
 from pipeline.layout import Layout
 from pipeline.ledger import Failure, write_failures, write_ledger
 from pipeline.plan import Block, Keys, Plan
@@ -123,7 +123,7 @@ def test_shards_of_blocks_that_left_the_plan_go_and_their_labels_stay(layout: La
     commit(layout, PLAN.blocks[0])
     layout.index.write_text("{}")
     (layout.shards / ".a.tar.x.tmp").write_text("left by a killed run")
-    clean(PLAN, layout)
+    clean(find_orphans(PLAN, layout), layout)
     assert [path.name for path in layout.shards.iterdir()] == ["a.json"]
     assert layout.ledger(KEYS.label_key, "z").exists()
     assert not layout.index.exists()  # it spoke of the shard
@@ -132,6 +132,6 @@ def test_shards_of_blocks_that_left_the_plan_go_and_their_labels_stay(layout: La
 def test_an_output_in_order_is_left_alone(layout: Layout):
     commit(layout, PLAN.blocks[0])
     layout.index.write_text("{}")
-    clean(PLAN, layout)
+    clean(find_orphans(PLAN, layout), layout)
     assert layout.index.exists()
     assert layout.commit_record("a").exists()

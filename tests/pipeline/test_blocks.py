@@ -1,13 +1,24 @@
 import dataclasses
 import json
+import time
+from concurrent.futures import ThreadPoolExecutor
+from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import soundfile
 
 from pipeline import blocks, rows
-from pipeline.blocks import build_shard, committed, is_labelled, label_block, process_block
+from pipeline.blocks import (
+    build_shard,
+    committed,
+    is_labelled,
+    label_block,
+    loaded_teacher,
+    process_block,
+)
 from pipeline.config import BlocksConfig, DecodingConfig, PipelineConfig
 from pipeline.filters import FilterConfig
 from pipeline.layout import Layout
@@ -306,3 +317,19 @@ def test_audio_that_became_unreadable_after_labelling_is_counted(
     assert record.planned == 2
     assert record.kept == 1
     assert record.failed == {"shard": 1}
+
+
+def test_threads_of_a_worker_load_one_teacher(corpus, configure, tones, monkeypatch):
+    config = configure(corpus(*tones(1)))
+    plan = make_plan(config, "r")
+    loaded = []
+
+    def load(*arguments: Any) -> object:
+        loaded.append(arguments)
+        time.sleep(0.3)
+        return object()
+
+    monkeypatch.setattr(blocks, "_teacher", lru_cache(maxsize=1)(load))
+    with ThreadPoolExecutor(4) as threads:
+        found = list(threads.map(lambda _: loaded_teacher(config, plan.keys), range(4)))
+    assert len(loaded) == len(set(map(id, found))) == 1

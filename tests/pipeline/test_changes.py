@@ -2,13 +2,16 @@ import dataclasses
 import logging
 from pathlib import Path
 
+import pytest
+
 from pipeline.changes import Changes, changes
 from pipeline.config import DecodingConfig
 from pipeline.filters import FilterConfig
 from pipeline.forecast import make_forecast
 from pipeline.layout import Layout
+from pipeline.parts import Part
 from pipeline.plan import make_plan
-from pipeline.run import run
+from pipeline.run import run, run_part
 from pipeline.teacher import resolve_revision, settle
 from tests.pipeline.conftest import write_teacher
 
@@ -64,3 +67,45 @@ def test_a_configuration_of_another_release_is_passed_over(corpus, configure, to
     other = dataclasses.replace(config, filter=FilterConfig(max_wer=0.5))
     assert changed(other) == Changes()
     assert "cannot be told" in caplog.text
+
+
+def test_other_corpora_are_named_before_their_shards_are_removed(corpus, configure, tones, caplog):
+    lines = tones(2)
+    first, second = corpus(*lines), corpus(*lines, split="dev")
+    run(configure(first, second))
+    caplog.clear()
+    caplog.set_level(logging.INFO)
+    run(configure(first))
+    warning, *removed = [r.getMessage() for r in caplog.records if "dev" in r.getMessage()]
+    assert f"corpus mine-dev was {second.path!r}, now not there. 0 blocks" in warning
+    assert "the shards of 1 that are not planned any more are removed" in warning
+    assert "name another `output`" in warning
+    assert len(removed) == 2
+
+
+def test_the_output_of_another_dataset_is_refused_and_nothing_in_it_touched(
+    corpus, configure, tones
+):
+    lines = tones(2)
+    config = configure(corpus(*lines))
+    run(config)
+    root = Path(config.output)
+    before = {path: path.read_bytes() for path in root.rglob("*") if path.is_file()}
+    other = configure(corpus(*lines, name="other"))
+    for do in (run, lambda config: run_part(config, Part(number=0, of=2))):
+        with pytest.raises(ValueError, match="holds another dataset: of its 1 blocks, mine-train-"):
+            do(other)
+    assert {path: path.read_bytes() for path in root.rglob("*") if path.is_file()} == before
+
+
+def test_a_teacher_that_cannot_work_removes_nothing(corpus, configure, tones, tmp_path):
+    lines = tones(2)
+    first, second = corpus(*lines), corpus(*lines, split="dev")
+    config = configure(first, second)
+    run(config)
+    folder = write_teacher(tmp_path / "other", "a box of ropes")
+    (folder / "config.json").write_text('{"model_type": "wav2vec2"}')
+    teacher = dataclasses.replace(config.teacher, model=str(folder))
+    with pytest.raises(ValueError, match="is a wav2vec2 model"):
+        run(configure(first, teacher=teacher))
+    assert (Path(config.output) / "shards" / "mine-dev-00000.tar").is_file()

@@ -2,7 +2,9 @@
 
 import os
 import signal
+import time
 from concurrent.futures import ThreadPoolExecutor
+from multiprocessing.connection import Connection
 from pathlib import Path
 
 import numpy as np
@@ -128,3 +130,60 @@ def test_threads_are_served_side_by_side(tmp_path: Path):
         lengths = [heard.size for heard in pool.map(guard.load_audio, tones * 3)]
     assert lengths == [round(16_000 * (0.5 + n / 10)) for n in range(8)] * 3
     assert len(decoders()) <= (os.cpu_count() or 1)
+
+
+def test_a_process_that_ends_in_the_middle_of_an_answer_costs_one_more(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    class CutOff(Connection):
+        ended = False
+
+        def recv(self) -> object:
+            answer = super().recv()
+            if isinstance(answer, int) and not CutOff.ended:
+                CutOff.ended = True
+                time.sleep(0.2)  # a part of the samples is on its way; the rest does not fit
+                for child in decoders():
+                    child.kill()
+            return answer
+
+    long = write_tone(tmp_path / "long.wav", 30.0)
+    monkeypatch.setattr(guard, "_idle", [])
+    monkeypatch.setattr(guard, "Connection", CutOff)
+    assert guard.load_audio(long).size == 480_000
+    assert CutOff.ended
+
+
+def test_a_lost_connection_over_there_is_raised_here_and_the_process_goes_on(
+    tone: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv("PYTHONPATH", str(FAULTS))
+    monkeypatch.setenv("FAULT_OFFLINE", "offline.wav")
+    offline = tone.rename(tone.with_name("offline.wav"))
+    with pytest.raises(ConnectionResetError, match="by peer"):
+        guard.load_audio(offline)
+    (child,) = decoders()
+    assert guard.load_audio(write_tone(tone, 1.0)).size == 16_000
+    assert [c.pid for c in decoders()] == [child.pid]
+
+
+def test_an_idle_process_that_is_gone_does_not_count_as_a_try(
+    poison: Path, monkeypatch: pytest.MonkeyPatch
+):
+    started = []
+
+    class Counted(guard._Child):
+        def __init__(self) -> None:
+            started.append(self)
+            super().__init__()
+
+    monkeypatch.setattr(guard, "_Child", Counted)
+    good = write_tone(poison.with_name("good.wav"), 1.0)
+    guard.probe(good)
+    for child in decoders():
+        child.send_signal(signal.SIGKILL)
+        child.wait()
+    before = len(started)
+    with pytest.raises(CrashError, match="2 processes ended"):
+        guard.probe(poison)
+    assert len(started) == before + 2

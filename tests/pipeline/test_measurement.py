@@ -6,8 +6,10 @@ from pathlib import Path
 import pytest
 
 from pipeline import blocks
+from pipeline.clips import make_clips
+from pipeline.config import BlocksConfig, ClipConfig
 from pipeline.forecast import make_forecast
-from pipeline.measurement import measure
+from pipeline.measurement import measure, take_sample
 from pipeline.plan import make_plan
 from pipeline.run import run
 from pipeline.schema import read_index
@@ -29,6 +31,35 @@ def test_sample_goes_through_every_stage_and_nothing_of_it_is_kept(corpus, confi
     assert estimate.cost == pytest.approx(2 * estimate.compute_hours)
     assert forecast.rtfx is not None
     assert [path.name for path in Path(config.output).iterdir()] == ["estimate.json"]
+
+
+def test_neighbours_share_clips_in_a_sample_as_they_do_in_a_run(corpus, configure):
+    lines = [
+        {"audio_filepath": f"{i}.wav", "text": "x", "duration": 2, "speaker": f"s{i // 8}"}
+        for i in range(64)
+    ]
+    config = configure(
+        corpus(*lines),
+        clips=ClipConfig(pack="before_label", pack_seconds=4.0),
+        blocks=BlocksConfig(minutes=0.27),
+    )
+    plan = make_plan(config, "r")
+    assert [block.num_utterances for block in plan.blocks] == [8] * 8
+    sample = take_sample(plan.blocks, config, 8)
+    clips = make_clips(sample, config.clips, lambda *_: []).clips
+    assert [len(clip.spans) for clip in clips] == [2] * 4
+    assert len({utterance.speaker for utterance in sample}) == 4
+
+
+def test_a_sample_has_the_size_that_was_asked_for_where_there_are_as_many(corpus, configure):
+    long = [{"audio_filepath": f"{i}.wav", "text": "x", "duration": 60} for i in range(2)]
+    many = [{"audio_filepath": f"{i}.wav", "text": "x", "duration": 1} for i in range(2, 22)]
+    config = configure(corpus(*long, *many), blocks=BlocksConfig(minutes=1))
+    plan = make_plan(config, "r")
+    assert [block.num_utterances for block in plan.blocks] == [1, 1, 20]
+    for count, taken in ((1, 1), (2, 2), (9, 9), (22, 22), (99, 22)):
+        sample = take_sample(plan.blocks, config, count)
+        assert len({utterance.id for utterance in sample}) == len(sample) == taken
 
 
 def test_index_and_report_say_what_was_expected_beside_what_it_took(corpus, configure, tones):

@@ -10,9 +10,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import grpc
 import pytest
+from apache_beam.portability.api import beam_job_api_pb2, beam_job_api_pb2_grpc
 
 from pipeline.config_files import to_yaml
+from pipeline.forecast import make_forecast
+from pipeline.layout import Layout
 from pipeline.ledger import read_ledger
 from pipeline.run import run
 from pipeline.schema import read_index
@@ -114,6 +118,54 @@ def test_two_external_workers_behind_a_job_service_write_the_bytes_of_a_local_ru
     assert read_index(output).shards == read_index(config.output).shards
 
 
+@pytest.mark.slow
+def test_a_run_that_is_terminated_cancels_its_job(corpus, configure, tmp_path):
+    pipe = tmp_path / "pipe.wav"
+    os.mkfifo(pipe)  # whoever reads it waits
+    with (
+        server(
+            "apache_beam.runners.portability.local_job_service_main", "--port", tmp_path / "job.log"
+        ) as job,
+        server(
+            "apache_beam.runners.worker.worker_pool_main", "--service_port", tmp_path / "pool.log"
+        ) as pool,
+    ):
+        config = configure(
+            corpus({"audio_filepath": "pipe.wav", "text": "x", "duration": 3}),
+            beam={
+                "runner": "PortableRunner",
+                "job_endpoint": f"localhost:{job}",
+                "environment_type": "EXTERNAL",
+                "environment_config": f"localhost:{pool}",
+            },
+        )
+        (tmp_path / "config.yaml").write_text(to_yaml(config), encoding="utf-8")
+        started = subprocess.Popen(
+            [sys.executable, "-m", "pipeline", "run", "--config", str(tmp_path / "config.yaml")],
+            cwd=REPOSITORY,
+        )
+        at_work = Layout(Path(config.output)).lock("mine-train-00000")
+        while not at_work.exists():
+            assert started.poll() is None
+            time.sleep(0.1)
+        assert states(job) == ["RUNNING"]
+        started.terminate()
+        assert started.wait() == 143
+        assert states(job) == ["CANCELLED"]
+        pipe.open("wb").close()  # the worker may end
+        while at_work.exists():
+            time.sleep(0.1)
+
+
+def states(port: int) -> list[str]:
+    """Ask a job service what its jobs are at."""
+    with grpc.insecure_channel(f"localhost:{port}") as channel:
+        found = beam_job_api_pb2_grpc.JobServiceStub(channel).GetJobs(
+            beam_job_api_pb2.GetJobsRequest()
+        )
+    return [beam_job_api_pb2.JobState.Enum.Name(job.state) for job in found.job_info]
+
+
 def test_missing_job_server_is_named_before_anything_is_done(corpus, configure, tones):
     endpoint = f"localhost:{free_port()}"
     config = configure(
@@ -122,6 +174,26 @@ def test_missing_job_server_is_named_before_anything_is_done(corpus, configure, 
     with pytest.raises(RunError, match=rf"{endpoint}: no job server answers there"):
         run(config)
     assert not list(Path(config.output).iterdir())
+
+
+def test_the_number_format_is_that_of_the_workers_wherever_they_are(
+    corpus, configure, tones, caplog
+):
+    elsewhere = {"runner": "PortableRunner", "job_endpoint": f"localhost:{free_port()}"}
+    config = configure(corpus(*tones(1)))
+    auto = dataclasses.replace(config, beam=elsewhere)
+    with pytest.raises(RunError, match="no job server"):
+        run(auto)
+    assert "all workers will run ctranslate2 with int8_float32. Name" in caplog.text
+    caplog.clear()
+    teacher = dataclasses.replace(config.teacher, engine="ctranslate2", dtype="float16")
+    with pytest.raises(RunError, match="no job server"):
+        run(dataclasses.replace(auto, teacher=teacher))
+    assert "all workers" not in caplog.text
+    here = dataclasses.replace(config, teacher=teacher)
+    assert make_forecast(here).blocks_to_label == 1
+    with pytest.raises(ValueError, match="float16 does not run with ctranslate2 on cpu"):
+        run(here)
 
 
 def test_unknown_runner_is_refused_and_the_known_ones_are_named(corpus, configure, tones):

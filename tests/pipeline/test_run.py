@@ -8,10 +8,18 @@ from typing import Any
 import psutil
 import pytest
 
-from pipeline import blocks
-from pipeline.config import BlocksConfig, DecodingConfig, PipelineConfig, TeacherConfig
+from pipeline import block_stage, blocks
+from pipeline import run as run_module
+from pipeline.config import (
+    BlocksConfig,
+    CorpusConfig,
+    DecodingConfig,
+    PipelineConfig,
+    TeacherConfig,
+)
 from pipeline.filters import FilterConfig
-from pipeline.run import run
+from pipeline.parts import Part
+from pipeline.run import run, run_part
 from pipeline.schema import read_index
 from pipeline.shards import read_shard
 from pipeline.totals import TooManyFailuresError
@@ -21,6 +29,10 @@ from tests.pipeline.conftest import SENTENCE, write_teacher, write_tone
 
 def no_teacher(*args: Any) -> None:
     pytest.fail("the teacher was loaded")
+
+
+def in_the_launcher(*args: Any) -> None:
+    raise RuntimeError("the launcher did the work of its workers")
 
 
 def files_of(config: PipelineConfig, folder: str = "") -> dict[str, tuple[str, int]]:
@@ -78,6 +90,31 @@ def test_every_planned_utterance_ends_as_exactly_one_thing(corpus, configure, to
     assert totals.kept == 5
     assert totals.rejected == {"empty_reference": 1, "too_long": 1, "wer": 1}
     assert totals.failed == {"plan": 2, "read": 1}
+
+
+def test_a_repeated_id_is_counted_though_a_rule_turned_its_first_use_away(corpus, configure, tones):
+    first, second, third, fourth = tones(4)
+    lines = [
+        dict(first, id="allowed first"),
+        dict(second, id="allowed first", licence="cc-by-nc-4.0"),
+        dict(third, id="never allowed", licence="cc-by-nc-4.0"),
+        dict(fourth, id="never allowed", licence="cc-by-nc-4.0"),
+    ]
+    config = configure(corpus(*lines), licences=["cc0-1.0"], max_failed_fraction=0.5)
+    totals = run(config).totals
+    assert (totals.planned, totals.kept) == (4, 1)
+    assert (totals.rejected, totals.failed) == ({"licence": 1}, {"plan": 2})
+
+
+def test_a_line_to_ignore_that_stands_twice_is_counted_twice(configure, tones, tmp_path):
+    tones(1)
+    ignored = "tone0 1 tone0 0.00 0.50 <o> ignore_time_segment_in_scoring\n"
+    (tmp_path / "tone0.stm").write_text(f"{ignored}{ignored}tone0 1 tone0 0.50 1.00 <o> x\n")
+    stm = CorpusConfig(name="mine", kind="stm", licence="cc0-1.0", path=str(tmp_path / "tone0.stm"))
+    totals = run(configure(stm, max_failed_fraction=0.5)).totals
+    assert totals.planned == 3
+    assert totals.rejected == {"ignored_segment": 1, "wer": 1}
+    assert totals.failed == {"plan": 1}
 
 
 def test_second_run_does_nothing(corpus, configure, tones, monkeypatch):
@@ -163,6 +200,20 @@ def test_run_killed_before_its_index_only_writes_that(corpus, configure, tones, 
     assert read_index(config.output).totals.kept == 2
 
 
+def test_a_damaged_index_is_written_again(corpus, configure, tones, monkeypatch, caplog):
+    config = configure(corpus(*tones(2)))
+    run(config)
+    index = Path(config.output) / "index.json"
+    whole = index.read_bytes()
+    index.write_bytes(whole[:100])
+    monkeypatch.setattr(blocks, "_teacher", no_teacher)
+    outcome = run(config)
+    assert (outcome.labelled, outcome.rebuilt, outcome.indexed) == (0, 0, True)
+    assert f"index and report are written again: {index} is damaged" in caplog.text
+    assert read_index(config.output).totals.kept == 2
+    assert run(config).nothing_to_do
+
+
 def test_new_line_in_a_manifest_only_costs_its_block(corpus, configure, tones):
     lines = tones(4)
     config = configure(corpus(*lines))
@@ -203,6 +254,29 @@ def test_spent_poison_budget_stops_the_run_early_and_keeps_what_is_labelled(
     assert outcome.totals.failed == {"read": 20}
 
 
+def test_spent_poison_budget_stops_the_pass_that_only_labels(corpus, configure, tones, tmp_path):
+    bad = []
+    for i in range(20):
+        (tmp_path / f"bad{i}.wav").write_text("this is no audio")
+        bad.append({"audio_filepath": f"bad{i}.wav", "text": "x", "duration": 3})
+    config = configure(
+        corpus(*tones(2), *bad),
+        max_failed_fraction=0.1,
+        filter=FilterConfig(drop_duplicates=True),
+    )
+    left = []
+    for _ in range(2):
+        with pytest.raises(TooManyFailuresError, match=r"3 of 22 .* failed \(read 3\).*Mend"):
+            run(config)
+        left.append(21 - len(list(Path(config.output).glob("ledger/*/*.parquet"))))
+    assert left[0] == left[1] > 0
+    enough = dataclasses.replace(config, max_failed_fraction=1.0)
+    work = run_part(enough, Part(number=0, of=1))
+    assert (work.blocks, work.labelled, work.rebuilt) == (21, left[0], 0)
+    outcome = run(enough)
+    assert (outcome.labelled, outcome.rebuilt, outcome.totals.failed) == (0, 21, {"read": 20})
+
+
 def test_mended_corpus_is_finished_after_the_budget_was_spent(corpus, configure, tmp_path):
     lines = []
     for i in range(4):
@@ -222,6 +296,20 @@ def test_missing_teacher_is_said_before_anything_is_done(corpus, configure, tone
     with pytest.raises(FileNotFoundError, match=r"teacher\.model"):
         run(config)
     assert not Path(config.output).exists()
+
+
+def test_a_language_that_the_teacher_lacks_is_refused_where_only_a_line_names_it(
+    corpus, configure, tones
+):
+    first, second = tones(2)
+    lines = [dict(first, lang="en"), dict(second, lang="tlh", licence="cc-by-nc-4.0")]
+    config = configure(corpus(*lines, language="tlh"))
+    with pytest.raises(ValueError, match="the teacher does not know language 'tlh'; it knows"):
+        run(config)
+    assert not (Path(config.output) / "plan.json").exists()
+    # Neither a corpus' own language nor a line that is not labelled asks anything of a teacher.
+    totals = run(dataclasses.replace(config, licences=["cc0-1.0"])).totals
+    assert (totals.kept, totals.rejected) == (1, {"licence": 1})
 
 
 def test_two_workers_write_the_same_bytes_as_one(corpus, configure, tones):
@@ -264,6 +352,27 @@ def test_the_same_speech_in_another_block_is_kept_once(corpus, configure, tones)
     assert outcome.totals
     assert (outcome.totals.kept, outcome.totals.rejected) == (3, {"duplicate": 2})
     assert run(config).nothing_to_do
+
+
+def test_the_second_pass_has_worker_processes_and_resources_too(
+    corpus, configure, tones, monkeypatch
+):
+    config = configure(
+        corpus(*tones(3)),
+        filter=FilterConfig(drop_duplicates=True),
+        beam={"direct_num_workers": 2, "resource_hints": ["min_ram=1GB"]},
+    )
+    asked, build = [], run_module.build_graph
+
+    def build_graph(graph: Any, blocks: Any, process: Any, hints: dict[str, str]) -> None:
+        asked.append(hints)
+        build(graph, blocks, process, hints)
+
+    monkeypatch.setattr(run_module, "build_graph", build_graph)
+    monkeypatch.setattr(block_stage, "process_block", in_the_launcher)  # not in other processes
+    totals = run(config).totals
+    assert totals.kept == 3
+    assert asked == [{"min_ram": "1GB"}] * 2
 
 
 def test_speech_that_overlaps_an_evaluation_set_is_rejected(corpus, configure, tones, tmp_path):

@@ -121,6 +121,48 @@ def test_beam_search_gives_finite_evidence(load: Load):
     assert math.isfinite(label.avg_logprob)
 
 
+def changed(folder: Path, change: Callable[[Any, Any], None], **decoding: Any) -> Teacher:
+    """Load the scripted teacher after a change of its position embeddings and its settings."""
+    write_teacher(folder)
+    model: Any = transformers.WhisperForConditionalGeneration.from_pretrained(folder)
+    with torch.no_grad():
+        change(model.model.decoder, model.generation_config)
+    model.save_pretrained(folder)
+    config = TeacherConfig(model=str(folder), engine="transformers", device="cpu", dtype="float32")
+    options = DecodingConfig(max_new_tokens=20, **decoding)
+    return load_teacher(config, options, resolve_revision(config))
+
+
+def test_beams_keep_the_first_timestamp_where_the_model_sets_no_limit(tmp_path: Path):
+    def late(decoder: Any, generation: Any) -> None:
+        token = generation.no_timestamps_token_id + 1 + 60  # 1.2 s; OpenAI's limit is 1.0 s
+        decoder.embed_positions.weight[2] = 20 * decoder.embed_tokens.weight[token]
+        generation.max_initial_timestamp_index = None
+
+    (label,) = changed(tmp_path, late, num_beams=2, temperatures=(0.0,)).label([noise(3)], "en")
+    assert label.segments[0].start <= 1.0
+    assert label.avg_logprob > -5  # one token that is forbidden would cost 100
+    assert label.text == SENTENCE
+
+
+def test_beams_say_what_the_likeliest_tokens_do_where_these_are_clear(load: Load):
+    greedy, beams = load(token_logprobs=True), load(token_logprobs=True, num_beams=2)
+    (first,), (second,) = greedy.label([noise(2)], "en"), beams.label([noise(2)], "en")
+    assert second.tokens == first.tokens
+    assert second.temperature == 0.0
+    assert second.token_logprobs == pytest.approx(first.token_logprobs, abs=1e-3)
+
+
+@pytest.mark.parametrize("temperature", [0.0, 0.4])
+def test_scores_that_are_no_numbers_are_an_error_of_the_clip(tmp_path: Path, temperature: float):
+    def broken(decoder: Any, generation: Any) -> None:
+        decoder.embed_positions.weight[3] = torch.nan
+
+    teacher = changed(tmp_path, broken, temperatures=(temperature,))
+    with pytest.raises(ValueError, match="nan"):
+        teacher.label([noise(1)], "en")
+
+
 def test_clips_of_a_batch_keep_their_order(teacher: Teacher):
     first, second = noise(30, seed=1), noise(1, seed=2)
     both = teacher.label([first, second], "en")
@@ -144,6 +186,16 @@ def test_revision_of_a_folder_changes_with_its_weights(teacher_folder: Path, tmp
     revision = resolve_revision(TeacherConfig(model=str(teacher_folder)))
     assert resolve_revision(TeacherConfig(model=str(moved))) == revision
     assert resolve_revision(TeacherConfig(model=str(other))) != revision
+
+
+@pytest.mark.parametrize("name", ["generation_config.json", "tokenizer.json"])
+def test_revision_of_a_folder_changes_with_its_settings(
+    teacher_folder: Path, tmp_path: Path, name: str
+):
+    moved = shutil.copytree(teacher_folder, tmp_path / "moved")
+    (moved / name).write_text((moved / name).read_text() + "\n")
+    revision = resolve_revision(TeacherConfig(model=str(teacher_folder)))
+    assert resolve_revision(TeacherConfig(model=str(moved))) != revision
 
 
 def test_commit_is_its_own_revision():

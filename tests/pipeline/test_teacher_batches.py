@@ -1,5 +1,7 @@
 """What stands above an engine, with an engine that is a few lines of arithmetic."""
 
+import dataclasses
+import math
 import threading
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -89,6 +91,17 @@ def test_what_is_left_at_the_last_temperature_is_kept():
     (label,) = teacher(Arithmetic(cools_at=9)).label([clip(29, loud=True)], "en")
     assert label.temperature == 1.0
     assert label.compression_ratio > 2.4
+
+
+@pytest.mark.parametrize("value", [math.nan, -math.inf])
+def test_evidence_that_no_file_can_hold_is_an_error(value: float):
+    class Broken(Arithmetic):
+        def generate(self, *arguments: Any) -> list[Generated]:
+            said = super().generate(*arguments)
+            return [dataclasses.replace(one, sum_logprob=value) for one in said]
+
+    with pytest.raises(ValueError, match="evidence is not finite: avg_logprob"):
+        teacher(Broken()).label([clip(1)], "en")
 
 
 def test_short_memory_halves_the_batch_and_goes_on():

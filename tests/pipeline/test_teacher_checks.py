@@ -6,8 +6,9 @@ import pytest
 
 from pipeline.config import DecodingConfig, TeacherConfig
 from pipeline.schema import EMBEDDED_FOLDER
+from pipeline.teacher import hardware
 from pipeline.teacher.checks import check_safetensors, check_teacher
-from pipeline.teacher.hardware import choose_device, num_gpus, settle
+from pipeline.teacher.hardware import check_dtype, choose_device, claim_device, num_gpus, settle
 
 EMBEDDED = EMBEDDED_FOLDER / "teacher"
 
@@ -93,9 +94,9 @@ def test_damaged_settings_are_refused_by_file(folder: Path):
 
 def test_number_format_that_the_machine_lacks_is_refused_with_those_it_has():
     with pytest.raises(ValueError, match="float16 does not run with ctranslate2 on cpu"):
-        settle(TeacherConfig(engine="ctranslate2", device="cpu", dtype="float16"))
+        check_dtype(TeacherConfig(engine="ctranslate2", device="cpu", dtype="float16"))
     with pytest.raises(ValueError, match="float16 does not run with transformers on cpu"):
-        settle(TeacherConfig(engine="transformers", device="cpu", dtype="float16"))
+        check_dtype(TeacherConfig(engine="transformers", device="cpu", dtype="float16"))
     with pytest.raises(ValueError, match="needs teacher.engine ctranslate2"):
         TeacherConfig(engine="transformers", dtype="int8")
 
@@ -123,3 +124,16 @@ def test_auto_settles_on_the_fast_engine_and_its_fastest_format_on_a_cpu():
 def test_temperatures_that_cannot_be_are_refused(temperatures: tuple[float, ...]):
     with pytest.raises(ValueError, match="temperatures"):
         DecodingConfig(temperatures=temperatures)
+
+
+def test_jobs_with_gpus_of_their_own_do_not_claim_those_of_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("ctranslate2.get_cuda_device_count", lambda: 2)  # a machine without any
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    monkeypatch.setattr(hardware, "_CLAIMS", [])
+    for visible in ("0,1", "2, GPU-8932f937"):
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+        assert [claim_device(TeacherConfig()) for _ in range(2)] == ["cuda:0", "cuda:1"]
+    claimed = sorted(path.name.rpartition("gpu")[2] for path in tmp_path.iterdir())
+    assert claimed == ["0", "1", "2", "GPU-8932f937"]

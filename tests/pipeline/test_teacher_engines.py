@@ -14,7 +14,7 @@ import pytest
 from pipeline.audio import load_audio
 from pipeline.config import DecodingConfig, TeacherConfig
 from pipeline.parity import compare
-from pipeline.teacher import Teacher, load_teacher, resolve_revision
+from pipeline.teacher import Teacher, engine_identity, load_teacher, resolve_revision
 from pipeline.teacher.conversion import CACHE_VARIABLE, conversion_folder, converted
 from tests.pipeline.conftest import SENTENCE, write_teacher
 from tests.shared_data import ABSENT, SPEECH, TEACHER
@@ -76,6 +76,27 @@ def test_conversion_is_found_by_weights_and_settings(teacher_folder: Path, tmp_p
     settings = Path(other.model) / "generation_config.json"
     settings.write_text(json.dumps(json.loads(settings.read_text()) | {"suppress_tokens": [3]}))
     assert conversion_folder(other, "weights") != here
+
+
+def test_an_engine_is_told_by_its_version_and_its_conversion(
+    teacher_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    def identity() -> str:
+        engine_identity.cache_clear()
+        return engine_identity(config, "r")
+
+    monkeypatch.setenv(CACHE_VARIABLE, str(tmp_path))
+    config = TeacherConfig(model=str(teacher_folder), engine="ctranslate2", device="cpu")
+    seen = {identity()}
+    model = conversion_folder(config, "r") / "model.bin"
+    model.parent.mkdir(parents=True)
+    for content in (b"converted", b"converted again"):
+        model.write_bytes(content)
+        seen.add(identity())
+    assert identity() in seen
+    monkeypatch.setattr("importlib.metadata.version", lambda name: "99")
+    seen.add(identity())
+    assert len(seen) == 4
 
 
 def test_damaged_conversion_says_what_to_delete(

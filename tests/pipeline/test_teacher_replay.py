@@ -91,3 +91,13 @@ def test_given_tokens_are_scored_and_kept():
     found = replay.generated(logprobs=False)
     assert (found.tokens, found.ended, replay.done) == (beam, True, True)
     assert np.isfinite(found.sum_logprob)
+
+
+@pytest.mark.parametrize("temperature", [0.0, 0.4])
+@pytest.mark.parametrize("value", [np.nan, -np.inf])
+def test_nothing_is_chosen_from_scores_that_are_no_numbers(temperature: float, value: float):
+    sampler = make_sampler(np.zeros(8), temperature, seed=0, max_tokens=MAX_TOKENS)
+    scores = model([])
+    scores[:] = value
+    with pytest.raises(ValueError, match="highest score at token 2"):
+        sampler.choose(scores, 2)

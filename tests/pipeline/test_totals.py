@@ -5,10 +5,11 @@ import pytest
 
 from pipeline.blocks import process_block
 from pipeline.layout import Layout
+from pipeline.ledger import Failure, read_ledger, write_failures
 from pipeline.plan import make_plan
 from pipeline.shards import read_record, write_record
 from pipeline.teacher import resolve_revision
-from pipeline.totals import TooManyFailuresError, add_up, check_budget
+from pipeline.totals import LabelBudget, TooManyFailuresError, add_up, check_budget
 
 
 @pytest.fixture
@@ -58,3 +59,22 @@ def test_failures_of_another_teacher_do_not_count(finished):
     plan, layout = finished
     others = dataclasses.replace(plan.keys, shard_key="other")
     check_budget(layout, others, plan.num_utterances, max_failed_fraction=0)
+
+
+def test_budget_of_labels_counts_what_has_none_at_all(finished):
+    plan, layout = finished
+    block = plan.blocks[0]
+    rows, _ = read_ledger(layout.ledger(plan.keys.label_key, block.id))
+    failures = [
+        Failure(
+            id=id, utterance_ids=(id,), duration_seconds=1.0, stage="label", error="E", message="",
+            attempts=1,
+        )
+        for id in (rows[0].utterances[0].id, "without")
+    ]  # fmt: skip
+    write_failures(layout.failures(plan.keys.label_key, block.id), failures)
+    LabelBudget(plan, layout, max_failed_fraction=0.4).check()
+    with pytest.raises(TooManyFailuresError, match=r"2 of 5 .* failed \(label 1, plan 1\)"):
+        LabelBudget(plan, layout, max_failed_fraction=0.2).check()
+    changed = [dataclasses.replace(b, fingerprint="other") for b in plan.blocks]
+    LabelBudget(dataclasses.replace(plan, blocks=tuple(changed)), layout, 0.0).check()

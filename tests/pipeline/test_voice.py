@@ -1,4 +1,5 @@
 import json
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ from hypothesis.extra import numpy as npst
 from pipeline.audio import load_audio
 from pipeline.clips import Span
 from pipeline.schema import EMBEDDED_FOLDER
-from pipeline.voice import FRAME_SECONDS, cut, find_speech, pad, speech
+from pipeline.voice import FRAME_SECONDS, cut, find_speech, pad, speech, speech_probabilities
 from tests.pipeline.test_clips import utterance
 
 PROBABILITIES = npst.arrays(np.float32, st.integers(0, 400), elements=st.floats(0, 1, width=32))
@@ -83,6 +84,25 @@ def test_real_utterances_are_found_between_silences(tmp_path: Path):
     spans = [(s.start_seconds, s.start_seconds + s.duration_seconds) for s in found]
     assert len(spans) == len(truth)
     assert np.abs(np.array(spans) - np.array(truth)).max() < 0.4
+
+
+def test_threads_hear_what_one_alone_hears(tmp_path: Path):
+    lines = [json.loads(line) for line in (EMBEDDED_FOLDER / "test.jsonl").open()][:4]
+    spans = [
+        Span(
+            utterance=utterance(EMBEDDED_FOLDER / line["audio_filepath"]),
+            start_seconds=line["offset"],
+            duration_seconds=line["duration"],
+        )
+        for line in lines
+    ]
+
+    def hear(span: Span) -> list[float]:
+        return list(speech_probabilities(span))
+
+    alone = list(map(hear, spans))
+    with ThreadPoolExecutor(4) as threads:
+        assert list(threads.map(hear, spans)) == alone
 
 
 def test_noise_has_no_speech(tmp_path: Path):

@@ -68,6 +68,27 @@ def test_progress_is_looked_at_while_the_work_goes_on():
     assert len(ticks) >= 2
 
 
+@pytest.mark.parametrize("interruption", [KeyboardInterrupt, OSError])
+def test_work_that_is_not_waited_for_is_cancelled_whatever_becomes_of_that(interruption, caplog):
+    ends = threading.Event()
+
+    def interrupt() -> None:
+        raise interruption
+
+    def cancel() -> None:
+        ends.set()
+        raise RuntimeError("the service is gone")
+
+    with pytest.raises(interruption):
+        watch(lambda: ends.wait(60), interrupt, cancel)
+    assert ends.is_set()
+    assert "may still be at work (the service is gone): cancel it where it runs" in caplog.text
+
+
+def test_work_that_is_done_is_not_cancelled():
+    watch(lambda: None, lambda: None, cancel=lambda: pytest.fail("cancelled"))
+
+
 def test_dead_worker_ends_the_wait():
     def work() -> None:
         def wait_for_process() -> None:

@@ -4,9 +4,10 @@ FAULT_AT=KIND:N kills with SIGKILL at the N-th event of a kind, counted from 1 i
 FAULT_SIGNAL the launcher gets that signal instead, and the work at that point takes ten minutes.
 FAULT_TRACE=FILE writes down the kind of every event. Only what touches FAULT_ROOT counts. The
 stopwatch stands still, so that two runs write the same bytes. FAULT_POISON=NAME crashes the process
-that decodes the file of that name. FAULT_SLOW=SECONDS makes each event on the disk take so long.
-FAULT_CLOCK=SEED lets the clock jump by up to a day, back and forth, whenever it is looked at, and
-gives every file that is renamed such a time.
+that decodes the file of that name; FAULT_OFFLINE=NAME loses the connection to it.
+FAULT_SLOW=SECONDS makes each event on the disk take so long. FAULT_CLOCK=SEED lets the clock jump
+by up to a day, back and forth, whenever it is looked at, and gives every file that is renamed such
+a time.
 """
 
 import functools
@@ -121,23 +122,34 @@ def let_the_clock_jump(seed):
     os.replace = renamed
 
 
-def poison(name):
-    """Die as a decoder in C does that reads where it must not."""
+def at_opening(name, happens):
+    """Let something happen when a process decodes the file of that name."""
     import soundfile
 
     opened = soundfile.SoundFile.__init__
 
-    def crash(self, file, *args, **kwargs):
+    def opening(self, file, *args, **kwargs):
         if isinstance(file, int) and Path(f"/proc/self/fd/{file}").readlink().name == name:
-            os.kill(os.getpid(), signal.SIGSEGV)
+            happens()
         opened(self, file, *args, **kwargs)
 
-    soundfile.SoundFile.__init__ = crash
+    soundfile.SoundFile.__init__ = opening
+
+
+def crash():
+    """Die as a decoder in C does that reads where it must not."""
+    os.kill(os.getpid(), signal.SIGSEGV)
+
+
+def lose_the_connection():
+    raise ConnectionResetError("reset by peer")
 
 
 if "pipeline.decoder_process" in sys.orig_argv:
     if name := os.environ.get("FAULT_POISON"):
-        poison(name)
+        at_opening(name, crash)
+    if name := os.environ.get("FAULT_OFFLINE"):
+        at_opening(name, lose_the_connection)
 elif _ROOT:
     watch_the_work()
     watch_the_disk()
