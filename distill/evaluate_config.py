@@ -91,3 +91,9 @@ class EvaluateConfig:
             raise ValueError(f"prompt_lengths is {self.prompt_lengths}; they must be 0 to 223")
         if any(not 1 <= length <= 30 for length in self.chunk_lengths):
             raise ValueError(f"chunk_lengths is {self.chunk_lengths}; they must be 1 to 30 s")
+        stride = self.longform.stride_seconds
+        if stride is not None and any(stride >= length / 2 for length in self.chunk_lengths):
+            raise ValueError(
+                f"longform.stride_seconds is {stride}, chunk_lengths is {self.chunk_lengths}; the "
+                "stride must be below half of each length, or null for a sixth of it"
+            )

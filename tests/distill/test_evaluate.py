@@ -24,6 +24,7 @@ from distill.quantization.fake import quantise
 from distill.quantization.presets import rules_of
 from distill.student import load_model, load_processor, num_parameters
 from distill.train import init
+from distill.transcribe_config import LongformConfig
 from pipeline.schema import SAMPLE_RATE
 from tests.distill.material import make_audio, make_sample, write_dataset
 
@@ -354,6 +355,10 @@ def test_a_split_without_references_is_refused(configure: Configure, tmp_path: P
         ({"models": ["a", "a"]}, "names a model twice"),
         ({"modes": ["long"]}, "modes has 'long'"),
         ({"prompt_lengths": [224]}, "must be 0 to 223"),
+        (
+            {"chunk_lengths": [20.0, 10.0], "longform": LongformConfig(stride_seconds=5.0)},
+            "stride must be below half of each length",
+        ),
     ],
 )
 def test_settings_that_make_no_sense_are_refused(fields: dict[str, Any], message: str):
