@@ -7,11 +7,12 @@ import threading
 from collections.abc import Callable
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import soundfile
-from transformers import WhisperForConditionalGeneration
+from transformers import WhisperForConditionalGeneration, WhisperProcessor
 
 from distill.__main__ import main
 from distill.arguments import expand
@@ -167,6 +168,17 @@ def test_the_language_that_is_heard_is_the_librarys(teacher_folder: Path):
     assert [codes[n] for n in (0, 1, 3)] == [expected[n] for n in (0, 1, 3)]
     assert (heard[2].language, heard[2].language_probability) == ("de", 1.0)
     assert all(0 < heard[n].language_probability < 1 for n in (0, 1, 3))
+
+
+def test_an_english_model_is_asked_as_it_was_trained_though_its_settings_are_silent(
+    teacher: WhisperForConditionalGeneration, processor: WhisperProcessor
+):
+    settings: Any = teacher.generation_config
+    del settings.is_multilingual
+    teacher.config.vocab_size = 51864  # of OpenAI's English models
+    vocabulary = WhisperRecognizer(teacher, processor, "tiny.en").vocabulary
+    assert vocabulary.task("en", False) == [vocabulary.start, vocabulary.no_timestamps]
+    assert vocabulary.check_language(None) == "en"
 
 
 def test_an_assistant_of_another_vocabulary_is_refused(
