@@ -13,7 +13,22 @@ from distill.data_config import DataConfig, ReadFilterConfig
 from distill.remote import RemoteShard, is_remote, local_copy, remote_index, remote_shard
 from pipeline.schema import Sample, ShardEntry, SidecarLabel, from_json, read_index, sidecar_path
 
-Shard = Path | RemoteShard
+_MEND = "copy it again, or run the pipeline again"
+
+
+@dataclass(frozen=True, kw_only=True)
+class LocalShard:
+    """A shard that the index of a local folder lists."""
+
+    path: Path
+    num_samples: int
+
+    def __str__(self) -> str:
+        """Name it as its user does."""
+        return str(self.path)
+
+
+Shard = LocalShard | RemoteShard
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,7 +81,8 @@ def shard_paths(folders: list[str], split: str, verify: bool = False) -> list[Sh
             if is_remote(folder):
                 paths.append(remote_shard(folder, entry))
             else:
-                paths.append(_checked(Path(folder) / "shards" / entry.name, entry, verify))
+                path = _checked(Path(folder) / "shards" / entry.name, entry, verify)
+                paths.append(LocalShard(path=path, num_samples=entry.num_samples))
     if not paths:
         raise ValueError(
             f"no samples of split {split!r} in {', '.join(folders)}; there are {sorted(splits)}"
@@ -83,13 +99,11 @@ def _checked(path: Path, entry: ShardEntry, verify: bool) -> Path:
     size_bytes = path.stat().st_size
     if size_bytes != entry.size_bytes:
         raise ValueError(
-            f"{path} has {size_bytes} bytes, its index says {entry.size_bytes}: "
-            "copy it again, or run the pipeline again"
+            f"{path} has {size_bytes} bytes, its index says {entry.size_bytes}: {_MEND}"
         )
     if verify and file_sha256(path) != entry.sha256:
         raise ValueError(
-            f"{path} has another content than its index says (SHA-256 differs): "
-            "copy it again, or run the pipeline again"
+            f"{path} has another content than its index says (SHA-256 differs): {_MEND}"
         )
     return path
 
@@ -108,7 +122,8 @@ def labels_of(shard: Shard, folder: str, config: DataConfig) -> Path | None:
             f"data.labels is {config.labels!r}, and {folder} is not a local folder: copy the "
             "dataset to one, or leave data.labels out"
         )
-    path = sidecar_path(folder, config.labels, str(shard.relative_to(Path(folder) / "shards")))
+    name = shard.path.relative_to(Path(folder) / "shards")
+    path = sidecar_path(folder, config.labels, str(name))
     if not path.is_file():
         raise FileNotFoundError(
             f"{path} does not exist: write it with `whisper-pipeline relabel {folder} --second "
@@ -158,11 +173,17 @@ def read_shard(shard: Shard) -> Iterator[tuple[Sample, bytes]]:
         ValueError: the shard is damaged, or a clip lacks a member or a field.
         OSError: it could not be fetched.
     """
-    path = local_copy(shard) if isinstance(shard, RemoteShard) else shard
+    path = local_copy(shard) if isinstance(shard, RemoteShard) else shard.path
+    num_samples = 0
     with path.open("rb") as stream:
         try:
             members = tar_file_expander([{"url": str(path), "stream": stream}])
             for clip in group_by_keys(members):
                 yield from_json(Sample, clip["json"]), clip["flac"]
-        except (tarfile.TarError, KeyError) as error:
-            raise ValueError(f"{path} is damaged ({error}); run the pipeline again") from error
+                num_samples += 1
+        except (tarfile.TarError, KeyError, ValueError) as error:  # ValueError: damaged JSON
+            raise ValueError(f"{path} is damaged ({error}); {_MEND}") from error
+    if num_samples != shard.num_samples:  # tarfile takes a damaged header for the end
+        raise ValueError(
+            f"{path} is damaged ({num_samples} clips, its index says {shard.num_samples}); {_MEND}"
+        )
