@@ -74,8 +74,11 @@ def rates(
         (normalize(clip.reference, clip.language), normalize(text, clip.language))
         for clip, text in zip(clips, texts, strict=True)
     ]
-    lengths = np.array([len(reference) for reference, _ in normalised])
-    cers = np.array([s.cer for s in scores])
+    characters = [
+        character_errors(found, reference)
+        for found, (reference, _) in zip(scores, normalised, strict=True)
+    ]
+    wrong, num_characters = (sum(column) for column in zip(*characters, strict=True))
     length = sum(s.reference_length for s in counted)
     insertions = sum(s.insertions for s in counted)
     return Rates(
@@ -84,7 +87,7 @@ def rates(
         wer=corpus_rate(counted),
         wer_low=interval.low,
         wer_high=interval.high,
-        cer=float((cers * lengths).sum() / lengths.sum()) if lengths.sum() else 0.0,
+        cer=wrong / num_characters if num_characters else 0.0,
         orthographic_wer=jiwer.wer(
             [" ".join(clip.reference.split()) for clip in clips],
             [" ".join(text.split()) for text in texts],
@@ -100,6 +103,16 @@ def rates(
             [text.split() for _, text in normalised],
         ),
     )
+
+
+def character_errors(found: Score, reference: str) -> tuple[int, int]:
+    """Count the wrong characters of a score, and those of its normalised reference.
+
+    Spaces count, but for texts that are judged by characters, as in `Score.cer`.
+    """
+    if found.metric == "cer":
+        return found.errors, found.reference_length
+    return round(found.cer * len(reference)), len(reference)
 
 
 def compare(first: list[Score], other: list[Score], seed: int, resamples: int) -> Comparison | None:

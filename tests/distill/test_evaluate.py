@@ -18,11 +18,12 @@ from distill.evaluate import evaluate
 from distill.evaluate_config import EvaluateConfig, RobustnessConfig
 from distill.evaluate_data import EvaluationClip, long_recordings, read_clips
 from distill.evaluate_files import size_bytes
-from distill.evaluate_scores import compare, score_all
+from distill.evaluate_scores import compare, rates, score_all
 from distill.quantization import save
 from distill.quantization.fake import quantise
 from distill.quantization.presets import rules_of
 from distill.student import load_model, load_processor, num_parameters
+from distill.study_judging import count_errors
 from distill.train import init
 from distill.transcribe_config import LongformConfig
 from pipeline.schema import SAMPLE_RATE
@@ -316,6 +317,17 @@ def test_a_model_does_not_differ_from_itself_and_does_from_a_worse_one():
     assert worse.wer_difference == pytest.approx((30 - 2) / 160)
     assert worse.low <= worse.wer_difference <= worse.high
     assert worse.p_value < 0.05
+
+
+def test_spaces_are_no_characters_of_a_language_that_is_written_without_them():
+    sample = make_sample("今日 は晴 れですね", language="ja")  # 8 characters in three groups
+    clip = EvaluationClip(
+        id=sample.id, reference=sample.reference, language=sample.language, speaker="",
+        recording="", start_seconds=0.0, duration_seconds=1.0,
+    )  # fmt: skip
+    texts = ["今日は雨れですね"]
+    assert rates([clip], texts, score_all([clip], texts), 0, 10).cer == 1 / 8
+    assert count_errors((sample, b""), *texts) == [1, 8, 1, 8]
 
 
 def test_languages_and_speakers_are_told_apart(configure: Configure, tmp_path: Path):
