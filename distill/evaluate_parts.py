@@ -20,7 +20,7 @@ from distill.evaluate_hearing import (
     hear_clips,
 )
 from distill.evaluate_long import chunk_lengths, long_form
-from distill.evaluate_scores import score_all
+from distill.evaluate_scores import of_commoner_metric, score_all
 from distill.evaluate_speed import assistants, latency, speculative
 from distill.hallucination import longest_loop, non_speech
 from distill.longform import Options, sequential, short
@@ -222,5 +222,4 @@ def edges(recognizers: list[AnyRecognizer], clips: list[EvaluationClip]) -> list
 
 
 def _rate(scores: list[Score]) -> float:
-    metric = scores[0].metric
-    return round(corpus_rate([s for s in scores if s.metric == metric]), 5)
+    return round(corpus_rate(of_commoner_metric(scores)), 5)

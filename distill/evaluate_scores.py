@@ -67,8 +67,7 @@ def rates(
     Where languages of both metrics are mixed, the counts and `wer` are of the commoner metric's
     clips; the table by language shows the others.
     """
-    metric = Counter(s.metric for s in scores).most_common(1)[0][0]
-    counted = [s for s in scores if s.metric == metric]
+    counted = of_commoner_metric(scores)
     interval = bootstrap_interval(counted, seed, resamples)
     normalised = [
         (normalize(clip.reference, clip.language), normalize(text, clip.language))
@@ -83,7 +82,7 @@ def rates(
     insertions = sum(s.insertions for s in counted)
     return Rates(
         num_clips=len(clips),
-        metric=metric,
+        metric=counted[0].metric,
         wer=corpus_rate(counted),
         wer_low=interval.low,
         wer_high=interval.high,
@@ -142,8 +141,20 @@ def compare(first: list[Score], other: list[Score], seed: int, resamples: int) -
 def break_down(
     clips: list[EvaluationClip], scores: list[Score], key: Callable[[EvaluationClip], str]
 ) -> dict[str, float]:
-    """Return the error rate of each group of clips, in order of the groups' names."""
+    """Return the error rate of each group of clips, in order of the groups' names.
+
+    Where a group has clips of both metrics, the rate is of the commoner one's, as in `rates`.
+    """
     groups: dict[str, list[Score]] = defaultdict(list)
     for clip, found in zip(clips, scores, strict=True):
         groups[key(clip)].append(found)
-    return {name: round(corpus_rate(group), 5) for name, group in sorted(groups.items())}
+    return {
+        name: round(corpus_rate(of_commoner_metric(group)), 5)
+        for name, group in sorted(groups.items())
+    }
+
+
+def of_commoner_metric(scores: list[Score]) -> list[Score]:
+    """Keep the scores of the metric that most have; words and characters do not add up."""
+    metric = Counter(s.metric for s in scores).most_common(1)[0][0]
+    return [s for s in scores if s.metric == metric]

@@ -18,7 +18,7 @@ from distill.evaluate import evaluate
 from distill.evaluate_config import EvaluateConfig, RobustnessConfig
 from distill.evaluate_data import EvaluationClip, long_recordings, read_clips
 from distill.evaluate_files import size_bytes
-from distill.evaluate_scores import compare, rates, score_all
+from distill.evaluate_scores import break_down, compare, rates, score_all
 from distill.quantization import save
 from distill.quantization.fake import quantise
 from distill.quantization.presets import rules_of
@@ -338,6 +338,19 @@ def test_languages_and_speakers_are_told_apart(configure: Configure, tmp_path: P
     (model, _) = evaluate(configure(data=[str(write_dataset(tmp_path / "x", clips))])).models
     assert set(model.by_language) == {"de", "en"}
     assert set(model.by_speaker) == {"en s0", "de s1", "en s2"}
+
+
+def test_a_clip_in_another_script_does_not_end_the_rates_of_its_language():
+    clips = [
+        EvaluationClip(
+            id=reference, reference=reference, language="en", speaker="", recording="",
+            start_seconds=0.0, duration_seconds=1.0,
+        )
+        for reference in ("你好世界", "a b c d", "a b c")
+    ]  # fmt: skip
+    scores = score_all(clips, ["", "a b c x", "a b c"])
+    assert {s.metric for s in scores} == {"cer", "wer"}
+    assert break_down(clips, scores, lambda clip: clip.language) == {"en": round(1 / 7, 5)}
 
 
 @pytest.mark.parametrize(
