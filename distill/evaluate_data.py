@@ -5,6 +5,7 @@ import json
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import yaml
@@ -13,6 +14,7 @@ from distill.evaluate_config import EvaluateConfig
 from distill.shards import read_shard, shard_paths
 from pipeline.audio import AudioError, decode_flac, load_audio, probe
 from pipeline.schema import MAX_CLIP_SECONDS, SAMPLE_RATE, ClipUtterance
+from pipeline.scoring import language_code
 
 _GAP_SECONDS = 0.5
 """Silence between clips that are joined to a long recording."""
@@ -110,7 +112,10 @@ def _join(parts: list[EvaluationClip]) -> EvaluationClip:
 def _read(source: str, config: EvaluateConfig) -> Iterator[EvaluationClip]:
     path = Path(source)
     if path.suffix in (".yaml", ".yml"):
-        settings = yaml.safe_load(path.read_text(encoding="utf-8"))
+        try:
+            settings = yaml.safe_load(path.read_bytes())
+        except yaml.YAMLError as error:
+            raise ValueError(f"{source} is no YAML: {' '.join(str(error).split())}") from error
         if not isinstance(settings, dict) or "output" not in settings:
             raise ValueError(f"{source} has no `output`: it is not a config of whisper-pipeline")
         yield from _read_shards(settings["output"], config.split)
@@ -132,28 +137,40 @@ def _read_shards(folder: str, split: str) -> Iterator[EvaluationClip]:
 
 
 def _read_manifest(path: Path, language: str) -> Iterator[EvaluationClip]:
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+    for number, line in enumerate(path.read_bytes().splitlines(), 1):
         if not line.strip():
             continue
         try:
-            fields = json.loads(line)
-            audio = str(path.parent / fields["audio_filepath"])
-            reference = fields["text"]
+            clip = _manifest_clip(json.loads(line), path, number, language)
         except (ValueError, KeyError, TypeError) as error:
             raise ValueError(f"{path}, line {number}: no NeMo manifest line ({error!r})") from error
-        start = float(fields.get("offset", 0.0))
-        seconds = fields.get("duration")
-        if seconds is None:
-            seconds = _rest(audio, start)
-        id_ = str(fields.get("id", f"{Path(audio).stem}-{number}"))
-        yield EvaluationClip(
-            id=id_, reference=reference, language=fields.get("lang", language),
-            speaker=str(fields.get("speaker", "")), recording=fields["audio_filepath"],
-            start_seconds=start, duration_seconds=float(seconds), path=audio,
-            utterances=(
-                ClipUtterance(id=id_, start=0.0, duration=float(seconds), reference=reference),
-            ),
-        )  # fmt: skip
+        yield clip
+
+
+def _manifest_clip(fields: Any, path: Path, number: int, language: str) -> EvaluationClip:
+    """Make a clip of a line; what is null is taken as absent, and a text as one that says nothing.
+
+    Raises:
+        ValueError: a value that cannot be.
+        KeyError: no audio or no text is named.
+        TypeError: a value is of another type.
+    """
+    audio = str(path.parent / fields["audio_filepath"])
+    reference, spoken = fields["text"] or "", fields.get("lang") or language
+    if not isinstance(reference, str) or not isinstance(spoken, str):
+        raise TypeError(f"text is {reference!r} and lang is {spoken!r}; they must be strings")
+    language_code(spoken)
+    start, seconds = float(fields.get("offset") or 0.0), fields.get("duration")
+    seconds = _rest(audio, start) if seconds is None else float(seconds)
+    id_ = str(fields.get("id") or f"{Path(audio).stem}-{number}")
+    return EvaluationClip(
+        id=id_, reference=reference, language=spoken,
+        speaker=str(fields.get("speaker") or ""), recording=fields["audio_filepath"],
+        start_seconds=start, duration_seconds=seconds, path=audio,
+        utterances=(
+            ClipUtterance(id=id_, start=0.0, duration=seconds, reference=reference),
+        ),
+    )  # fmt: skip
 
 
 def _rest(audio: str, start: float) -> float:

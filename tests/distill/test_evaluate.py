@@ -278,6 +278,40 @@ def test_a_manifest_and_the_config_of_a_run_are_data_too(
     assert len(read_clips(configure(data=[str(run)]))) == 6
 
 
+def test_what_a_manifest_leaves_null_is_taken_as_absent(configure: Configure, tmp_path: Path):
+    soundfile.write(tmp_path / "a.wav", make_audio(2.0), SAMPLE_RATE)
+    nothing = dict.fromkeys(("offset", "duration", "lang", "speaker", "id"))
+    lines = [
+        {"audio_filepath": "a.wav", "text": "one\u2028two"} | nothing,
+        {"audio_filepath": "a.wav", "text": None},
+    ]
+    manifest = tmp_path / "m.jsonl"
+    manifest.write_text("\n".join(json.dumps(ln, ensure_ascii=False) for ln in lines))
+    (clip,) = read_clips(configure(data=[str(manifest)]))
+    assert (clip.id, clip.language, clip.speaker) == ("a-1", "en", "")
+    assert (clip.start_seconds, clip.duration_seconds) == (0.0, 2.0)
+    assert clip.reference.split() == ["one", "two"]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("m.jsonl", b'{"audio_filepath": "a.wav", "text": 5}', "line 1: .*must be strings"),
+        ("m.jsonl", b'{"audio_filepath": "a.wav", "text": "a", "lang": "klingon"}', "line 1: "),
+        ("m.jsonl", b'{"audio_filepath": "a.wav", "text": "a", "offset": "x"}', "line 1: "),
+        ("m.jsonl", b'\n{"audio_filepath": "a.wav", "text": "\xff"}', "line 2: no NeMo"),
+        ("run.yaml", b"output: [", "run.yaml is no YAML"),
+        ("run.yaml", b"output: \xff", "run.yaml is no YAML"),
+    ],
+)
+def test_a_damaged_manifest_or_config_is_named(
+    configure: Configure, tmp_path: Path, name: str, content: bytes, message: str
+):
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(ValueError, match=message):
+        read_clips(configure(data=[str(tmp_path / name)]))
+
+
 def test_clips_of_a_speaker_are_joined_in_order_up_to_a_length():
     def clip(number: int, speaker: str, seconds: float) -> EvaluationClip:
         return EvaluationClip(
