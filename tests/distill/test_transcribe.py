@@ -116,6 +116,22 @@ def test_bad_recordings_are_listed_and_do_not_stop_the_others(
     assert (output / "b.txt").is_file()
 
 
+def test_a_recording_that_fails_has_its_line_among_those_of_the_others(
+    transcribe: Transcribe, folder: Path, capsys: pytest.CaptureFixture[str]
+):
+    (folder / "broken.wav").write_text("no audio at all")
+    files = [folder / "a.wav", folder / "broken.wav", folder / "inner" / "a.wav"]
+    assert transcribe("--language=en", *files) == 1
+    lines = capsys.readouterr().out.split("\n")
+    assert len(lines) == 4
+    assert lines[1] == lines[3] == ""
+    assert transcribe("--language=en", "--format=json", *files) == 1
+    printed = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [line["file"] for line in printed] == list(map(str, files))
+    assert ["error" in line for line in printed] == [False, True, False]
+    assert "not readable" in printed[1]["error"]
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
