@@ -19,7 +19,7 @@ class RobustnessConfig:
     )
     """Signal-to-noise ratios in dB."""
     max_clips: int = 50
-    """Of the clips, the first so many."""
+    """So many of the clips, spread evenly over languages and lengths."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,7 +43,7 @@ class EvaluateConfig:
     batch_size: int = 16
     """Clips that are decoded at once."""
     latency_batches: list[int] = field(default_factory=list)
-    """Batch sizes for which the time of a batch is measured."""
+    """Batch sizes for which the time of a batch is measured, of clips of middling length."""
     max_clips: int | None = None
     """Only the first so many clips; null for all."""
     long_seconds: float = 300.0

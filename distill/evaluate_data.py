@@ -71,6 +71,12 @@ def read_clips(config: EvaluateConfig) -> list[EvaluationClip]:
     return ordered
 
 
+def spread(clips: list[EvaluationClip], number: int) -> list[EvaluationClip]:
+    """Take so many of the clips, evenly spaced: of all languages and lengths if they are sorted."""
+    number = min(number, len(clips))
+    return [clips[place * len(clips) // number] for place in range(number)]
+
+
 def long_recordings(clips: list[EvaluationClip], max_seconds: float) -> list[EvaluationClip]:
     """Join the clips of each recording (or speaker), in order, up to a length.
 
