@@ -45,7 +45,7 @@ class EvaluateConfig:
     latency_batches: list[int] = field(default_factory=list)
     """Batch sizes for which the time of a batch is measured, of clips of middling length."""
     max_clips: int | None = None
-    """Only the first so many clips; null for all."""
+    """Only so many clips, the first of each corpus in turn; null for all."""
     long_seconds: float = 300.0
     """Clips of one recording are joined up to this length for sequential and chunked."""
     longform: LongformConfig = field(default_factory=LongformConfig)

@@ -11,9 +11,9 @@ import numpy as np
 import yaml
 
 from distill.evaluate_config import EvaluateConfig
-from distill.shards import read_shard, shard_paths
+from distill.shards import by_turns, read_corpora, shard_paths
 from pipeline.audio import AudioError, decode_flac, load_audio, probe
-from pipeline.schema import MAX_CLIP_SECONDS, SAMPLE_RATE, ClipUtterance
+from pipeline.schema import MAX_CLIP_SECONDS, SAMPLE_RATE, ClipUtterance, Sample
 from pipeline.scoring import language_code
 
 _GAP_SECONDS = 0.5
@@ -59,12 +59,15 @@ class EvaluationClip:
 def read_clips(config: EvaluateConfig) -> list[EvaluationClip]:
     """Read the clips that have a reference, in order of language and length.
 
+    A limit takes as many of each corpus.
+
     Raises:
         FileNotFoundError: a shard folder is not a finished dataset.
         ValueError: no clip has a reference, or a data source is of no known kind.
     """
-    clips = itertools.chain.from_iterable(_read(source, config) for source in config.data)
-    kept = itertools.islice((c for c in clips if c.reference.strip()), config.max_clips)
+    corpora = [corpus for source in config.data for corpus in _corpora(source, config)]
+    with_reference = [filter(lambda clip: clip.reference.strip(), clips) for clips in corpora]
+    kept = itertools.islice(by_turns(with_reference), config.max_clips)
     ordered = sorted(kept, key=lambda c: (c.language, c.duration_seconds, c.id))
     if not ordered:
         raise ValueError(f"no clip of split {config.split!r} has a reference to compare with")
@@ -115,7 +118,8 @@ def _join(parts: list[EvaluationClip]) -> EvaluationClip:
     )
 
 
-def _read(source: str, config: EvaluateConfig) -> Iterator[EvaluationClip]:
+def _corpora(source: str, config: EvaluateConfig) -> list[Iterator[EvaluationClip]]:
+    """Return the clips of each corpus of a source, read when they are asked for."""
     path = Path(source)
     if path.suffix in (".yaml", ".yml"):
         try:
@@ -124,22 +128,20 @@ def _read(source: str, config: EvaluateConfig) -> Iterator[EvaluationClip]:
             raise ValueError(f"{source} is no YAML: {' '.join(str(error).split())}") from error
         if not isinstance(settings, dict) or "output" not in settings:
             raise ValueError(f"{source} has no `output`: it is not a config of whisper-pipeline")
-        yield from _read_shards(settings["output"], config.split)
+        source = settings["output"]
     elif path.suffix in (".jsonl", ".json"):
-        yield from _read_manifest(path, config.language)
-    else:
-        yield from _read_shards(source, config.split)
+        return [_read_manifest(path, config.language)]
+    shards = shard_paths([source], config.split)
+    return [itertools.starmap(_shard_clip, clips) for clips in read_corpora(shards)]
 
 
-def _read_shards(folder: str, split: str) -> Iterator[EvaluationClip]:
-    for path in shard_paths([folder], split):
-        for sample, flac in read_shard(path):
-            yield EvaluationClip(
-                id=sample.id, reference=sample.reference, language=sample.language,
-                speaker=sample.speaker, recording=sample.recording,
-                start_seconds=sample.start_seconds, duration_seconds=sample.duration_seconds,
-                utterances=sample.utterances, flac=flac,
-            )  # fmt: skip
+def _shard_clip(sample: Sample, flac: bytes) -> EvaluationClip:
+    return EvaluationClip(
+        id=sample.id, reference=sample.reference, language=sample.language,
+        speaker=sample.speaker, recording=sample.recording,
+        start_seconds=sample.start_seconds, duration_seconds=sample.duration_seconds,
+        utterances=sample.utterances, flac=flac,
+    )  # fmt: skip
 
 
 def _read_manifest(path: Path, language: str) -> Iterator[EvaluationClip]:

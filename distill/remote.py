@@ -33,6 +33,7 @@ class RemoteShard:
     url: str
     sha256: str
     size_bytes: int
+    corpus: str
     num_samples: int
 
     def __str__(self) -> str:
@@ -65,6 +66,7 @@ def remote_shard(folder: str, entry: ShardEntry) -> RemoteShard:
         url=f"{scheme}://{path}",
         sha256=entry.sha256,
         size_bytes=entry.size_bytes,
+        corpus=entry.corpus,
         num_samples=entry.num_samples,
     )
 

@@ -1,11 +1,13 @@
 """Shards of finished datasets: which ones an epoch reads, and the clips in them."""
 
 import hashlib
+import itertools
 import random
 import tarfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 from webdataset.tariterators import group_by_keys, tar_file_expander
 
@@ -13,6 +15,7 @@ from distill.data_config import DataConfig, ReadFilterConfig
 from distill.remote import RemoteShard, is_remote, local_copy, remote_index, remote_shard
 from pipeline.schema import Sample, ShardEntry, SidecarLabel, from_json, read_index, sidecar_path
 
+T = TypeVar("T")
 _MEND = "copy it again, or run the pipeline again"
 
 
@@ -21,6 +24,7 @@ class LocalShard:
     """A shard that the index of a local folder lists."""
 
     path: Path
+    corpus: str
     num_samples: int
 
     def __str__(self) -> str:
@@ -82,7 +86,8 @@ def shard_paths(folders: list[str], split: str, verify: bool = False) -> list[Sh
                 paths.append(remote_shard(folder, entry))
             else:
                 path = _checked(Path(folder) / "shards" / entry.name, entry, verify)
-                paths.append(LocalShard(path=path, num_samples=entry.num_samples))
+                shard = LocalShard(path=path, corpus=entry.corpus, num_samples=entry.num_samples)
+                paths.append(shard)
     if not paths:
         raise ValueError(
             f"no samples of split {split!r} in {', '.join(folders)}; there are {sorted(splits)}"
@@ -187,3 +192,25 @@ def read_shard(shard: Shard) -> Iterator[tuple[Sample, bytes]]:
         raise ValueError(
             f"{path} is damaged ({num_samples} clips, its index says {shard.num_samples}); {_MEND}"
         )
+
+
+def read_corpora(shards: list[Shard]) -> list[Iterator[tuple[Sample, bytes]]]:
+    """Return the clips of each corpus, read when they are asked for; raises what `read_shard` does.
+
+    `by_turns` goes through them so that the first N clips are of all corpora.
+    """
+    corpora: dict[str, list[Shard]] = {}
+    for shard in shards:
+        corpora.setdefault(shard.corpus, []).append(shard)
+    return [itertools.chain.from_iterable(map(read_shard, group)) for group in corpora.values()]
+
+
+def by_turns(corpora: Iterable[Iterator[T]]) -> Iterator[T]:
+    """Yield one clip of each corpus in turn, until none has another."""
+    left = list(corpora)
+    while left:
+        for corpus in left.copy():
+            try:
+                yield next(corpus)
+            except StopIteration:
+                left.remove(corpus)

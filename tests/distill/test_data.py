@@ -259,7 +259,7 @@ def test_a_shard_that_was_cut_is_refused_before_training(tmp_path: Path):
     with pytest.raises(ValueError, match="run the pipeline again"):
         shard_paths([str(tmp_path)], "train")
     with pytest.raises(ValueError, match="is damaged"):
-        list(read_shard(LocalShard(path=path, num_samples=len(TEXTS))))
+        list(read_shard(LocalShard(path=path, corpus="tones", num_samples=len(TEXTS))))
 
 
 @pytest.mark.parametrize("damaged", [b'"id";"train-03"', b'"id":"train-0\xff"'])
@@ -555,7 +555,8 @@ def test_other_labels_take_the_place_of_the_samples_own(
     for entry in read_index(copy).shards:
         lines = []
         path = copy / "shards" / entry.name
-        for sample, _ in read_shard(LocalShard(path=path, num_samples=entry.num_samples)):
+        shard = LocalShard(path=path, corpus=entry.corpus, num_samples=entry.num_samples)
+        for sample, _ in read_shard(shard):
             fields = {name: getattr(sample, name) for name in SidecarLabel.__annotations__}
             fields |= {"pseudo_label": "seven birds", "segments": (), "tokens": ()}
             lines.append(to_json(SidecarLabel(**fields)) + "\n")
