@@ -11,7 +11,7 @@ import numpy as np
 import yaml
 
 from distill.evaluate_config import EvaluateConfig
-from distill.shards import by_turns, read_corpora, shard_paths
+from distill.shards import Shard, by_turns, read_corpora, shard_paths
 from pipeline.audio import AudioError, decode_flac, load_audio, probe
 from pipeline.schema import MAX_CLIP_SECONDS, SAMPLE_RATE, ClipUtterance, Sample
 from pipeline.scoring import language_code
@@ -121,18 +121,32 @@ def _join(parts: list[EvaluationClip]) -> EvaluationClip:
 def _corpora(source: str, config: EvaluateConfig) -> list[Iterator[EvaluationClip]]:
     """Return the clips of each corpus of a source, read when they are asked for."""
     path = Path(source)
-    if path.suffix in (".yaml", ".yml"):
-        try:
-            settings = yaml.safe_load(path.read_bytes())
-        except yaml.YAMLError as error:
-            raise ValueError(f"{source} is no YAML: {' '.join(str(error).split())}") from error
-        if not isinstance(settings, dict) or "output" not in settings:
-            raise ValueError(f"{source} has no `output`: it is not a config of whisper-pipeline")
-        source = settings["output"]
-    elif path.suffix in (".jsonl", ".json"):
+    if path.suffix in (".jsonl", ".json"):
         return [_read_manifest(path, config.language)]
-    shards = shard_paths([source], config.split)
+    if path.suffix in (".yaml", ".yml"):
+        shards = _shards_of_run(path, config.split)
+    else:
+        shards = shard_paths([source], config.split)
     return [itertools.starmap(_shard_clip, clips) for clips in read_corpora(shards)]
+
+
+def _shards_of_run(path: Path, split: str) -> list[Shard]:
+    """List the shards that a run of whisper-pipeline wrote by its config."""
+    try:
+        settings = yaml.safe_load(path.read_bytes())
+    except yaml.YAMLError as error:
+        raise ValueError(f"{path} is no YAML: {' '.join(str(error).split())}") from error
+    output = settings.get("output") if isinstance(settings, dict) else None
+    if not isinstance(output, str):
+        raise ValueError(f"{path} has no `output`: it is not a config of whisper-pipeline")
+    try:
+        return shard_paths([output], split)
+    except FileNotFoundError as error:
+        raise FileNotFoundError(
+            f"{path} has not been run to its end: do it with `whisper-pipeline run --config "
+            f"{path}`. It writes the clips of its corpora, of whatever kind they are, and those of "
+            f"a split that filter.splits does not name whatever their labels. ({error})"
+        ) from error
 
 
 def _shard_clip(sample: Sample, flac: bytes) -> EvaluationClip:

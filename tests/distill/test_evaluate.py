@@ -302,6 +302,7 @@ def test_what_a_manifest_leaves_null_is_taken_as_absent(configure: Configure, tm
         ("m.jsonl", b'\n{"audio_filepath": "a.wav", "text": "\xff"}', "line 2: no NeMo"),
         ("run.yaml", b"output: [", "run.yaml is no YAML"),
         ("run.yaml", b"output: \xff", "run.yaml is no YAML"),
+        ("run.yaml", b"output: null", "run.yaml has no `output`"),
     ],
 )
 def test_a_damaged_manifest_or_config_is_named(
@@ -310,6 +311,13 @@ def test_a_damaged_manifest_or_config_is_named(
     (tmp_path / name).write_bytes(content)
     with pytest.raises(ValueError, match=message):
         read_clips(configure(data=[str(tmp_path / name)]))
+
+
+def test_a_config_that_has_not_been_run_says_how_to_run_it(configure: Configure, tmp_path: Path):
+    config = tmp_path / "test-set.yaml"
+    config.write_text(f"output: {tmp_path}/nowhere\n")
+    with pytest.raises(FileNotFoundError, match=f"`whisper-pipeline run --config {config}`"):
+        read_clips(configure(data=[str(config)]))
 
 
 def test_clips_of_a_speaker_are_joined_in_order_up_to_a_length():
