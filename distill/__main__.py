@@ -19,7 +19,7 @@ from distill.quantization.config import InspectConfig, QuantizeConfig
 from distill.stopping import InterruptedTrainingError
 from distill.study_config import StudyConfig
 from distill.transcribe_config import TranscribeConfig
-from pipeline import __version__, examples_of, how_to_install, what_is_required
+from pipeline import LOG_LINE, LOG_TIME, __version__, examples_of, how_to_install, what_is_required
 
 set_parsing_settings(docstring_parse_attribute_docstrings=True, add_print_completion_argument=True)
 
@@ -92,7 +92,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         config = kind(**{field.name: built[field.name] for field in dataclasses.fields(kind)})
     except ValueError as error:
         return _fail(error, 2)
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", force=True)
+    logging.basicConfig(level=logging.WARNING, format=LOG_LINE, datefmt=LOG_TIME, force=True)
+    for package in ("distill", "pipeline"):  # of others only warnings
+        logging.getLogger(package).setLevel(logging.INFO)
     try:
         _call(config)
     except ModuleNotFoundError as error:

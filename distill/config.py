@@ -50,7 +50,7 @@ class ValidationConfig:
     every_steps: int = 500
     """Optimiser steps from one validation to the next; the last step is followed by one too."""
     max_clips: int | None = 512
-    """Only the first so many clips; null for all."""
+    """Only so many clips, the first of each corpus in turn; null for all."""
     batch_size: int = 16
     """Clips that are decoded at once."""
     patience: int | None = None

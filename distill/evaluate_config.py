@@ -19,7 +19,7 @@ class RobustnessConfig:
     )
     """Signal-to-noise ratios in dB."""
     max_clips: int = 50
-    """Of the clips, the first so many."""
+    """So many of the clips, spread evenly over languages and lengths."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,9 +43,9 @@ class EvaluateConfig:
     batch_size: int = 16
     """Clips that are decoded at once."""
     latency_batches: list[int] = field(default_factory=list)
-    """Batch sizes for which the time of a batch is measured."""
+    """Batch sizes for which the time of a batch is measured, of clips of middling length."""
     max_clips: int | None = None
-    """Only the first so many clips; null for all."""
+    """Only so many clips, the first of each corpus in turn; null for all."""
     long_seconds: float = 300.0
     """Clips of one recording are joined up to this length for sequential and chunked."""
     longform: LongformConfig = field(default_factory=LongformConfig)
@@ -91,3 +91,9 @@ class EvaluateConfig:
             raise ValueError(f"prompt_lengths is {self.prompt_lengths}; they must be 0 to 223")
         if any(not 1 <= length <= 30 for length in self.chunk_lengths):
             raise ValueError(f"chunk_lengths is {self.chunk_lengths}; they must be 1 to 30 s")
+        stride = self.longform.stride_seconds
+        if stride is not None and any(stride >= length / 2 for length in self.chunk_lengths):
+            raise ValueError(
+                f"longform.stride_seconds is {stride}, chunk_lengths is {self.chunk_lengths}; the "
+                "stride must be below half of each length, or null for a sixth of it"
+            )

@@ -5,14 +5,16 @@ import json
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import yaml
 
 from distill.evaluate_config import EvaluateConfig
-from distill.shards import read_shard, shard_paths
+from distill.shards import Shard, by_turns, read_corpora, shard_paths
 from pipeline.audio import AudioError, decode_flac, load_audio, probe
-from pipeline.schema import MAX_CLIP_SECONDS, SAMPLE_RATE, ClipUtterance
+from pipeline.schema import MAX_CLIP_SECONDS, SAMPLE_RATE, ClipUtterance, Sample
+from pipeline.scoring import language_code
 
 _GAP_SECONDS = 0.5
 """Silence between clips that are joined to a long recording."""
@@ -57,16 +59,25 @@ class EvaluationClip:
 def read_clips(config: EvaluateConfig) -> list[EvaluationClip]:
     """Read the clips that have a reference, in order of language and length.
 
+    A limit takes as many of each corpus.
+
     Raises:
         FileNotFoundError: a shard folder is not a finished dataset.
         ValueError: no clip has a reference, or a data source is of no known kind.
     """
-    clips = itertools.chain.from_iterable(_read(source, config) for source in config.data)
-    kept = itertools.islice((c for c in clips if c.reference.strip()), config.max_clips)
+    corpora = [corpus for source in config.data for corpus in _corpora(source, config)]
+    with_reference = [filter(lambda clip: clip.reference.strip(), clips) for clips in corpora]
+    kept = itertools.islice(by_turns(with_reference), config.max_clips)
     ordered = sorted(kept, key=lambda c: (c.language, c.duration_seconds, c.id))
     if not ordered:
         raise ValueError(f"no clip of split {config.split!r} has a reference to compare with")
     return ordered
+
+
+def spread(clips: list[EvaluationClip], number: int) -> list[EvaluationClip]:
+    """Take so many of the clips, evenly spaced: of all languages and lengths if they are sorted."""
+    number = min(number, len(clips))
+    return [clips[place * len(clips) // number] for place in range(number)]
 
 
 def long_recordings(clips: list[EvaluationClip], max_seconds: float) -> list[EvaluationClip]:
@@ -107,53 +118,81 @@ def _join(parts: list[EvaluationClip]) -> EvaluationClip:
     )
 
 
-def _read(source: str, config: EvaluateConfig) -> Iterator[EvaluationClip]:
+def _corpora(source: str, config: EvaluateConfig) -> list[Iterator[EvaluationClip]]:
+    """Return the clips of each corpus of a source, read when they are asked for."""
     path = Path(source)
+    if path.suffix in (".jsonl", ".json"):
+        return [_read_manifest(path, config.language)]
     if path.suffix in (".yaml", ".yml"):
-        settings = yaml.safe_load(path.read_text(encoding="utf-8"))
-        if not isinstance(settings, dict) or "output" not in settings:
-            raise ValueError(f"{source} has no `output`: it is not a config of whisper-pipeline")
-        yield from _read_shards(settings["output"], config.split)
-    elif path.suffix in (".jsonl", ".json"):
-        yield from _read_manifest(path, config.language)
+        shards = _shards_of_run(path, config.split)
     else:
-        yield from _read_shards(source, config.split)
+        shards = shard_paths([source], config.split)
+    return [itertools.starmap(_shard_clip, clips) for clips in read_corpora(shards)]
 
 
-def _read_shards(folder: str, split: str) -> Iterator[EvaluationClip]:
-    for path in shard_paths([folder], split):
-        for sample, flac in read_shard(path):
-            yield EvaluationClip(
-                id=sample.id, reference=sample.reference, language=sample.language,
-                speaker=sample.speaker, recording=sample.recording,
-                start_seconds=sample.start_seconds, duration_seconds=sample.duration_seconds,
-                utterances=sample.utterances, flac=flac,
-            )  # fmt: skip
+def _shards_of_run(path: Path, split: str) -> list[Shard]:
+    """List the shards that a run of whisper-pipeline wrote by its config."""
+    try:
+        settings = yaml.safe_load(path.read_bytes())
+    except yaml.YAMLError as error:
+        raise ValueError(f"{path} is no YAML: {' '.join(str(error).split())}") from error
+    output = settings.get("output") if isinstance(settings, dict) else None
+    if not isinstance(output, str):
+        raise ValueError(f"{path} has no `output`: it is not a config of whisper-pipeline")
+    try:
+        return shard_paths([output], split)
+    except FileNotFoundError as error:
+        raise FileNotFoundError(
+            f"{path} has not been run to its end: do it with `whisper-pipeline run --config "
+            f"{path}`. It writes the clips of its corpora, of whatever kind they are, and those of "
+            f"a split that filter.splits does not name whatever their labels. ({error})"
+        ) from error
+
+
+def _shard_clip(sample: Sample, flac: bytes) -> EvaluationClip:
+    return EvaluationClip(
+        id=sample.id, reference=sample.reference, language=sample.language,
+        speaker=sample.speaker, recording=sample.recording,
+        start_seconds=sample.start_seconds, duration_seconds=sample.duration_seconds,
+        utterances=sample.utterances, flac=flac,
+    )  # fmt: skip
 
 
 def _read_manifest(path: Path, language: str) -> Iterator[EvaluationClip]:
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+    for number, line in enumerate(path.read_bytes().splitlines(), 1):
         if not line.strip():
             continue
         try:
-            fields = json.loads(line)
-            audio = str(path.parent / fields["audio_filepath"])
-            reference = fields["text"]
+            clip = _manifest_clip(json.loads(line), path, number, language)
         except (ValueError, KeyError, TypeError) as error:
             raise ValueError(f"{path}, line {number}: no NeMo manifest line ({error!r})") from error
-        start = float(fields.get("offset", 0.0))
-        seconds = fields.get("duration")
-        if seconds is None:
-            seconds = _rest(audio, start)
-        id_ = str(fields.get("id", f"{Path(audio).stem}-{number}"))
-        yield EvaluationClip(
-            id=id_, reference=reference, language=fields.get("lang", language),
-            speaker=str(fields.get("speaker", "")), recording=fields["audio_filepath"],
-            start_seconds=start, duration_seconds=float(seconds), path=audio,
-            utterances=(
-                ClipUtterance(id=id_, start=0.0, duration=float(seconds), reference=reference),
-            ),
-        )  # fmt: skip
+        yield clip
+
+
+def _manifest_clip(fields: Any, path: Path, number: int, language: str) -> EvaluationClip:
+    """Make a clip of a line; what is null is taken as absent, and a text as one that says nothing.
+
+    Raises:
+        ValueError: a value that cannot be.
+        KeyError: no audio or no text is named.
+        TypeError: a value is of another type.
+    """
+    audio = str(path.parent / fields["audio_filepath"])
+    reference, spoken = fields["text"] or "", fields.get("lang") or language
+    if not isinstance(reference, str) or not isinstance(spoken, str):
+        raise TypeError(f"text is {reference!r} and lang is {spoken!r}; they must be strings")
+    language_code(spoken)
+    start, seconds = float(fields.get("offset") or 0.0), fields.get("duration")
+    seconds = _rest(audio, start) if seconds is None else float(seconds)
+    id_ = str(fields.get("id") or f"{Path(audio).stem}-{number}")
+    return EvaluationClip(
+        id=id_, reference=reference, language=spoken,
+        speaker=str(fields.get("speaker") or ""), recording=fields["audio_filepath"],
+        start_seconds=start, duration_seconds=seconds, path=audio,
+        utterances=(
+            ClipUtterance(id=id_, start=0.0, duration=seconds, reference=reference),
+        ),
+    )  # fmt: skip
 
 
 def _rest(audio: str, start: float) -> float:

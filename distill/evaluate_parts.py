@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from distill.evaluate_config import EDGE_SECONDS, EvaluateConfig
-from distill.evaluate_data import EvaluationClip
+from distill.evaluate_data import EvaluationClip, spread
 from distill.evaluate_hearing import (
     AnyRecognizer,
     Loaded,
@@ -20,7 +20,7 @@ from distill.evaluate_hearing import (
     hear_clips,
 )
 from distill.evaluate_long import chunk_lengths, long_form
-from distill.evaluate_scores import score_all
+from distill.evaluate_scores import of_commoner_metric, score_all
 from distill.evaluate_speed import assistants, latency, speculative
 from distill.hallucination import longest_loop, non_speech
 from distill.longform import Options, sequential, short
@@ -80,7 +80,7 @@ def robustness(
     config: EvaluateConfig, recognizers: list[AnyRecognizer], clips: list[EvaluationClip]
 ) -> list[Row]:
     """Measure the error rate in noise; every model hears the same mixtures."""
-    chosen, rows = clips[: config.robustness.max_clips], []
+    chosen, rows = spread(clips, config.robustness.max_clips), []
     for kind in config.robustness.noises:
         noise = Noise(kind)
         for snr in config.robustness.snrs:
@@ -198,8 +198,8 @@ def timestamps(
 
 def edges(recognizers: list[AnyRecognizer], clips: list[EvaluationClip]) -> list[Row]:
     """Cut one recording to the lengths at which things break."""
-    pieces = [clip.audio() for clip in clips[:40] if clip.language == clips[0].language]
-    samples = np.concatenate(pieces)
+    same = [clip for clip in clips if clip.language == clips[0].language]
+    samples = np.concatenate([clip.audio() for clip in spread(same, 40)])
     samples = np.resize(samples, max(len(samples), 31 * SAMPLE_RATE))
     rows = []
     for recognizer in recognizers:
@@ -222,5 +222,4 @@ def edges(recognizers: list[AnyRecognizer], clips: list[EvaluationClip]) -> list
 
 
 def _rate(scores: list[Score]) -> float:
-    metric = scores[0].metric
-    return round(corpus_rate([s for s in scores if s.metric == metric]), 5)
+    return round(corpus_rate(of_commoner_metric(scores)), 5)

@@ -67,24 +67,26 @@ def rates(
     Where languages of both metrics are mixed, the counts and `wer` are of the commoner metric's
     clips; the table by language shows the others.
     """
-    metric = Counter(s.metric for s in scores).most_common(1)[0][0]
-    counted = [s for s in scores if s.metric == metric]
+    counted = of_commoner_metric(scores)
     interval = bootstrap_interval(counted, seed, resamples)
     normalised = [
         (normalize(clip.reference, clip.language), normalize(text, clip.language))
         for clip, text in zip(clips, texts, strict=True)
     ]
-    lengths = np.array([len(reference) for reference, _ in normalised])
-    cers = np.array([s.cer for s in scores])
+    characters = [
+        character_errors(found, reference)
+        for found, (reference, _) in zip(scores, normalised, strict=True)
+    ]
+    wrong, num_characters = (sum(column) for column in zip(*characters, strict=True))
     length = sum(s.reference_length for s in counted)
     insertions = sum(s.insertions for s in counted)
     return Rates(
         num_clips=len(clips),
-        metric=metric,
+        metric=counted[0].metric,
         wer=corpus_rate(counted),
         wer_low=interval.low,
         wer_high=interval.high,
-        cer=float((cers * lengths).sum() / lengths.sum()) if lengths.sum() else 0.0,
+        cer=wrong / num_characters if num_characters else 0.0,
         orthographic_wer=jiwer.wer(
             [" ".join(clip.reference.split()) for clip in clips],
             [" ".join(text.split()) for text in texts],
@@ -100,6 +102,16 @@ def rates(
             [text.split() for _, text in normalised],
         ),
     )
+
+
+def character_errors(found: Score, reference: str) -> tuple[int, int]:
+    """Count the wrong characters of a score, and those of its normalised reference.
+
+    Spaces count, but for texts that are judged by characters, as in `Score.cer`.
+    """
+    if found.metric == "cer":
+        return found.errors, found.reference_length
+    return round(found.cer * len(reference)), len(reference)
 
 
 def compare(first: list[Score], other: list[Score], seed: int, resamples: int) -> Comparison | None:
@@ -129,8 +141,20 @@ def compare(first: list[Score], other: list[Score], seed: int, resamples: int) -
 def break_down(
     clips: list[EvaluationClip], scores: list[Score], key: Callable[[EvaluationClip], str]
 ) -> dict[str, float]:
-    """Return the error rate of each group of clips, in order of the groups' names."""
+    """Return the error rate of each group of clips, in order of the groups' names.
+
+    Where a group has clips of both metrics, the rate is of the commoner one's, as in `rates`.
+    """
     groups: dict[str, list[Score]] = defaultdict(list)
     for clip, found in zip(clips, scores, strict=True):
         groups[key(clip)].append(found)
-    return {name: round(corpus_rate(group), 5) for name, group in sorted(groups.items())}
+    return {
+        name: round(corpus_rate(of_commoner_metric(group)), 5)
+        for name, group in sorted(groups.items())
+    }
+
+
+def of_commoner_metric(scores: list[Score]) -> list[Score]:
+    """Keep the scores of the metric that most have; words and characters do not add up."""
+    metric = Counter(s.metric for s in scores).most_common(1)[0][0]
+    return [s for s in scores if s.metric == metric]

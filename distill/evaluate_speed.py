@@ -22,10 +22,15 @@ _SPECULATIVE_BATCHES = (1, 4, 16)
 def latency(
     config: EvaluateConfig, recognizers: list[AnyRecognizer], clips: list[EvaluationClip]
 ) -> list[Row]:
-    """Time a batch of each size, the models taking turns; the median of a few."""
+    """Time a batch of clips of middling length for each size, the models taking turns.
+
+    The median of a few repetitions counts.
+    """
+    by_length = sorted(clips, key=lambda clip: clip.duration_seconds)
     rows = []
     for size in config.latency_batches:
-        batch = [clips[number % len(clips)] for number in range(size)]
+        first = max(0, (len(clips) - size) // 2)
+        batch = [by_length[number % len(clips)] for number in range(first, first + size)]
         windows = [Window(samples=clip.audio(), language=clip.language) for clip in batch]
         taken: list[list[float]] = [[] for _ in recognizers]
         for repeat in range(_LATENCY_REPEATS + 1):

@@ -60,10 +60,18 @@ def chunked(
         options: the stride stands in `options.longform`.
         chunk_seconds: length of a chunk.
         round_size: chunks that are asked for at once; what bounds the memory.
+
+    Raises:
+        ValueError: chunks overlap so far that none would hear anything new.
     """
     stride_seconds = options.longform.stride_seconds
     stride = round((chunk_seconds / 6 if stride_seconds is None else stride_seconds) * SAMPLE_RATE)
     size = min(round(chunk_seconds * SAMPLE_RATE), WINDOW_SAMPLES)
+    if size <= 2 * stride:
+        raise ValueError(
+            f"longform.stride_seconds is {stride_seconds}; it must be below half a chunk of "
+            f"{chunk_seconds} s"
+        )
     draft = Draft(vocabulary=vocabulary, language=options.language)
     joined: list[Piece] = []
     end = 0

@@ -33,6 +33,8 @@ class RemoteShard:
     url: str
     sha256: str
     size_bytes: int
+    corpus: str
+    num_samples: int
 
     def __str__(self) -> str:
         """Name it as its user does."""
@@ -60,7 +62,13 @@ def remote_shard(folder: str, entry: ShardEntry) -> RemoteShard:
     """Name a shard of a dataset behind a URL; in a published one it lies beside `shards`."""
     scheme, _, path = folder.partition("://")
     path = posixpath.normpath(f"{path}/shards/{entry.name}")
-    return RemoteShard(url=f"{scheme}://{path}", sha256=entry.sha256, size_bytes=entry.size_bytes)
+    return RemoteShard(
+        url=f"{scheme}://{path}",
+        sha256=entry.sha256,
+        size_bytes=entry.size_bytes,
+        corpus=entry.corpus,
+        num_samples=entry.num_samples,
+    )
 
 
 def local_copy(shard: RemoteShard) -> Path:

@@ -1,11 +1,13 @@
 """Shards of finished datasets: which ones an epoch reads, and the clips in them."""
 
 import hashlib
+import itertools
 import random
 import tarfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 from webdataset.tariterators import group_by_keys, tar_file_expander
 
@@ -13,7 +15,24 @@ from distill.data_config import DataConfig, ReadFilterConfig
 from distill.remote import RemoteShard, is_remote, local_copy, remote_index, remote_shard
 from pipeline.schema import Sample, ShardEntry, SidecarLabel, from_json, read_index, sidecar_path
 
-Shard = Path | RemoteShard
+T = TypeVar("T")
+_MEND = "copy it again, or run the pipeline again"
+
+
+@dataclass(frozen=True, kw_only=True)
+class LocalShard:
+    """A shard that the index of a local folder lists."""
+
+    path: Path
+    corpus: str
+    num_samples: int
+
+    def __str__(self) -> str:
+        """Name it as its user does."""
+        return str(self.path)
+
+
+Shard = LocalShard | RemoteShard
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,7 +85,9 @@ def shard_paths(folders: list[str], split: str, verify: bool = False) -> list[Sh
             if is_remote(folder):
                 paths.append(remote_shard(folder, entry))
             else:
-                paths.append(_checked(Path(folder) / "shards" / entry.name, entry, verify))
+                path = _checked(Path(folder) / "shards" / entry.name, entry, verify)
+                shard = LocalShard(path=path, corpus=entry.corpus, num_samples=entry.num_samples)
+                paths.append(shard)
     if not paths:
         raise ValueError(
             f"no samples of split {split!r} in {', '.join(folders)}; there are {sorted(splits)}"
@@ -83,13 +104,11 @@ def _checked(path: Path, entry: ShardEntry, verify: bool) -> Path:
     size_bytes = path.stat().st_size
     if size_bytes != entry.size_bytes:
         raise ValueError(
-            f"{path} has {size_bytes} bytes, its index says {entry.size_bytes}: "
-            "copy it again, or run the pipeline again"
+            f"{path} has {size_bytes} bytes, its index says {entry.size_bytes}: {_MEND}"
         )
     if verify and file_sha256(path) != entry.sha256:
         raise ValueError(
-            f"{path} has another content than its index says (SHA-256 differs): "
-            "copy it again, or run the pipeline again"
+            f"{path} has another content than its index says (SHA-256 differs): {_MEND}"
         )
     return path
 
@@ -108,7 +127,8 @@ def labels_of(shard: Shard, folder: str, config: DataConfig) -> Path | None:
             f"data.labels is {config.labels!r}, and {folder} is not a local folder: copy the "
             "dataset to one, or leave data.labels out"
         )
-    path = sidecar_path(folder, config.labels, str(shard.relative_to(Path(folder) / "shards")))
+    name = shard.path.relative_to(Path(folder) / "shards")
+    path = sidecar_path(folder, config.labels, str(name))
     if not path.is_file():
         raise FileNotFoundError(
             f"{path} does not exist: write it with `whisper-pipeline relabel {folder} --second "
@@ -158,11 +178,39 @@ def read_shard(shard: Shard) -> Iterator[tuple[Sample, bytes]]:
         ValueError: the shard is damaged, or a clip lacks a member or a field.
         OSError: it could not be fetched.
     """
-    path = local_copy(shard) if isinstance(shard, RemoteShard) else shard
+    path = local_copy(shard) if isinstance(shard, RemoteShard) else shard.path
+    num_samples = 0
     with path.open("rb") as stream:
         try:
             members = tar_file_expander([{"url": str(path), "stream": stream}])
             for clip in group_by_keys(members):
                 yield from_json(Sample, clip["json"]), clip["flac"]
-        except (tarfile.TarError, KeyError) as error:
-            raise ValueError(f"{path} is damaged ({error}); run the pipeline again") from error
+                num_samples += 1
+        except (tarfile.TarError, KeyError, ValueError) as error:  # ValueError: damaged JSON
+            raise ValueError(f"{path} is damaged ({error}); {_MEND}") from error
+    if num_samples != shard.num_samples:  # tarfile takes a damaged header for the end
+        raise ValueError(
+            f"{path} is damaged ({num_samples} clips, its index says {shard.num_samples}); {_MEND}"
+        )
+
+
+def read_corpora(shards: list[Shard]) -> list[Iterator[tuple[Sample, bytes]]]:
+    """Return the clips of each corpus, read when they are asked for; raises what `read_shard` does.
+
+    `by_turns` goes through them so that the first N clips are of all corpora.
+    """
+    corpora: dict[str, list[Shard]] = {}
+    for shard in shards:
+        corpora.setdefault(shard.corpus, []).append(shard)
+    return [itertools.chain.from_iterable(map(read_shard, group)) for group in corpora.values()]
+
+
+def by_turns(corpora: Iterable[Iterator[T]]) -> Iterator[T]:
+    """Yield one clip of each corpus in turn, until none has another."""
+    left = list(corpora)
+    while left:
+        for corpus in left.copy():
+            try:
+                yield next(corpus)
+            except StopIteration:
+                left.remove(corpus)

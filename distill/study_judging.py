@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from transformers import WhisperForConditionalGeneration
 
 from distill.evaluate_files import size_bytes
+from distill.evaluate_scores import character_errors
 from distill.quantization import packed
 from distill.quantization.kernels import load_with_integers
 from distill.shards import file_sha256
@@ -78,7 +79,7 @@ class Listener:
         for number, batch in enumerate(self._batches):
             encoded = self._encode(recognizer, number)
             texts = [h.text for h in recognizer.hear_encoded(encoded, _windows(batch))]
-            counts += [_count(clip, text) for clip, text in zip(batch, texts, strict=True)]
+            counts += [count_errors(clip, text) for clip, text in zip(batch, texts, strict=True)]
         return counts
 
     def _encode(self, recognizer: WhisperRecognizer, number: int) -> Tensor:
@@ -166,17 +167,12 @@ def _windows(batch: list[Clip]) -> list[Window]:
     return [Window(samples=nothing, language=sample.language) for sample, _ in batch]
 
 
-def _count(clip: Clip, text: str) -> list[int]:
+def count_errors(clip: Clip, text: str) -> list[int]:
     """Return word errors, words, character errors and characters.
 
     In languages that are judged by characters the first two are of characters, too.
     """
     sample, _ = clip
     found = score(sample.reference, text, sample.language)
-    characters = len(normalize(sample.reference, sample.language))
-    return [
-        found.errors,
-        found.reference_length,
-        round(found.cer * characters),
-        characters,
-    ]
+    reference = normalize(sample.reference, sample.language)
+    return [found.errors, found.reference_length, *character_errors(found, reference)]

@@ -298,9 +298,9 @@ class Following(TrainerCallback):
 
 
 def training_arguments(config: TrainConfig) -> Seq2SeqTrainingArguments:
-    """Map our configuration onto the Trainer's."""
+    """Map our configuration onto the Trainer's; a process trains on one device."""
     validation = config.validation
-    return Seq2SeqTrainingArguments(
+    arguments = Seq2SeqTrainingArguments(
         output_dir=str(Path(config.output) / "checkpoints"),
         max_steps=config.max_steps,
         learning_rate=config.learning_rate,
@@ -331,3 +331,12 @@ def training_arguments(config: TrainConfig) -> Seq2SeqTrainingArguments:
         data_seed=config.seed,
         accelerator_config={"dispatch_batches": False, "split_batches": False},
     )
+    if arguments.n_gpu > 1:  # the Trainer would copy the student to all, and leave the teacher
+        logger.warning(
+            "training on one of %d GPUs; for all of them: torchrun --nproc_per_node %d -m distill "
+            "train ...",
+            arguments.n_gpu,
+            arguments.n_gpu,
+        )
+        arguments._n_gpu = 1
+    return arguments

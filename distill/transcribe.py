@@ -103,7 +103,6 @@ def transcribe(config: TranscribeConfig) -> None:
         for number, result in run(jobs, recognizer, config.batch_size):
             recording = waiting[number]
             meter.finished()
-            text = ""
             if isinstance(result, Exception):
                 failed.append(f"{recording.name}: {_reason(result, recording)}")
             else:
@@ -112,10 +111,10 @@ def transcribe(config: TranscribeConfig) -> None:
                 num_accepted += result.num_accepted
                 if config.output is not None:
                     write(result, recording, config)
-                else:
-                    text = "".join(_for_screen(result, name, recording) for name in config.formats)
-            held[number] = text
-            while config.output is None and printed in held:  # in order, as soon as it is known
+            if config.output is None:
+                texts = [_for_screen(result, name, recording) for name in config.formats]
+                held[number] = "".join(texts)
+            while printed in held:  # in order, as soon as it is known
                 sys.stdout.write(held.pop(printed))
                 sys.stdout.flush()
                 printed += 1
@@ -306,14 +305,18 @@ def progress(num_recordings: int) -> Iterator[Meter]:
         yield meter
 
 
-def _for_screen(transcript: Transcript, kind: str, recording: Recording) -> str:
-    """Return what is printed of a recording: one line of text or of JSON, or its subtitles."""
+def _for_screen(result: Transcript | Exception, kind: str, recording: Recording) -> str:
+    """Return what is printed of a recording: one line of text or of JSON, or its subtitles.
+
+    A recording that failed has its line, too, or the lines would not be those of the files.
+    """
+    failed = isinstance(result, Exception)
     if kind == "txt":
-        return " ".join(transcript.text.split()) + "\n"
+        return "\n" if failed else " ".join(result.text.split()) + "\n"
     if kind == "json":
-        line = {"file": recording.name} | dataclasses.asdict(transcript)
-        return json.dumps(line, ensure_ascii=False) + "\n"
-    return render(transcript, kind)
+        found = {"error": _reason(result, recording)} if failed else dataclasses.asdict(result)
+        return json.dumps({"file": recording.name} | found, ensure_ascii=False) + "\n"
+    return "" if failed else render(result, kind)
 
 
 def _reason(error: Exception, recording: Recording) -> str:

@@ -64,7 +64,8 @@ class TranscribeConfig:
     format: str = "txt"
     """txt, json, srt, vtt or tsv; several with commas."""
     output: str | None = None
-    """Folder to write to; None prints the text, one line for each recording, in order."""
+    """Folder to write to; None prints the text, one line for each recording, in order, and an empty
+    one for a recording that cannot be read."""
     overwrite: bool = False
     """Replace what stands in the output folder. Without it, a folder that the same settings were
     writing is gone on with, and any other existing output is refused."""

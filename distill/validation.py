@@ -14,7 +14,7 @@ import torch.distributed
 from transformers import WhisperForConditionalGeneration, WhisperProcessor
 
 from distill.config import ValidationConfig
-from distill.shards import read_shard, shard_paths
+from distill.shards import by_turns, read_corpora, shard_paths
 from distill.student import is_multilingual
 from pipeline.audio import decode_flac
 from pipeline.schema import SAMPLE_RATE, Sample
@@ -37,11 +37,14 @@ class Heard:
 def validation_clips(config: ValidationConfig) -> list[Clip]:
     """Read the clips that have a reference, by language and length.
 
+    A limit takes as many of each corpus.
+
     Raises:
         ValueError: there are none.
     """
-    clips = itertools.chain.from_iterable(map(read_shard, shard_paths(config.shards, config.split)))
-    kept = itertools.islice((c for c in clips if c[0].reference.strip()), config.max_clips)
+    corpora = read_corpora(shard_paths(config.shards, config.split))
+    with_reference = [filter(lambda clip: clip[0].reference.strip(), clips) for clips in corpora]
+    kept = itertools.islice(by_turns(with_reference), config.max_clips)
     found = sorted(kept, key=lambda c: (c[0].language, c[0].duration_seconds, c[0].id))
     if not found:
         raise ValueError(

@@ -11,7 +11,7 @@ from distill.decoder import Decoder
 from distill.decoding import Limits, Prompt, decode
 from distill.hearing import hear_alike
 from distill.rules import rules_of
-from distill.student import num_parameters
+from distill.student import is_multilingual, num_parameters
 from distill.vocabulary import TokenizerVocabulary
 from distill.windows import MAX_PROMPT_TOKENS, Heard, Window
 from pipeline.schema import SAMPLE_RATE
@@ -43,9 +43,8 @@ class WhisperRecognizer:
         self.model, self.name, self.assistant = model, name, assistant
         self.features = processor.feature_extractor
         config = model.generation_config
-        multilingual = bool(getattr(config, "is_multilingual", True))
         self.vocabulary = TokenizerVocabulary(
-            processor.tokenizer, multilingual, getattr(config, "lang_to_id", None)
+            processor.tokenizer, is_multilingual(model), getattr(config, "lang_to_id", None)
         )
         self.decoder = Decoder(model.model.decoder, model.proj_out)
         self.is_student = model.config.decoder_layers < model.config.encoder_layers

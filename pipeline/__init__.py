@@ -4,6 +4,9 @@ from collections.abc import Collection
 
 __version__ = "0.1.0"
 
+LOG_LINE, LOG_TIME = "%(asctime)s %(levelname)s %(message)s", "%H:%M:%S"
+"""What both commands log for people, and the time in it."""
+
 _REQUIRED = "the following arguments are required: "  # as jsonargparse says it
 _EXTRAS = {
     "av": "video",

@@ -17,7 +17,7 @@ from rich.console import Console
 from rich.logging import RichHandler
 from rich.table import Table
 
-from pipeline import how_to_install
+from pipeline import LOG_TIME, how_to_install
 from pipeline.commands import make_parser
 from pipeline.config import PipelineConfig
 from pipeline.config_files import from_values
@@ -289,10 +289,16 @@ def _set_up_logging() -> None:
     from pipeline.progress import CONSOLE
 
     if CONSOLE.is_terminal and not is_json():
-        rich = RichHandler(console=CONSOLE, show_time=False, show_path=False, markup=False)
-        handler = formatted(rich, "%(message)s")
+        rich = RichHandler(
+            console=CONSOLE,
+            log_time_format=LOG_TIME,
+            omit_repeated_times=False,
+            show_path=False,
+            markup=False,
+        )
+        handler = formatted(rich, "%(message)s")  # it writes time and level itself
     else:
-        handler = formatted(logging.StreamHandler(), "%(levelname)s %(message)s")
+        handler = formatted(logging.StreamHandler())
     handler.addFilter(lambda record: "apitools" not in record.getMessage())  # optional in Beam
     logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)
     logging.getLogger("pipeline").setLevel(logging.INFO)

@@ -10,6 +10,8 @@ import os
 from datetime import UTC, datetime
 from typing import Literal
 
+from pipeline import LOG_LINE, LOG_TIME
+
 LogFormat = Literal["text", "json"]
 
 LOG_FORMAT_VARIABLE = "WHISPER_DISTILLERY_LOG_FORMAT"
@@ -51,9 +53,9 @@ def is_json() -> bool:
     return os.environ.get(LOG_FORMAT_VARIABLE) == "json"
 
 
-def formatted(handler: logging.Handler, text: str) -> logging.Handler:
+def formatted(handler: logging.Handler, text: str = LOG_LINE) -> logging.Handler:
     """Let a handler write as was chosen; `text` is the format of a line for people."""
-    handler.setFormatter(_Json() if is_json() else logging.Formatter(text))
+    handler.setFormatter(_Json() if is_json() else logging.Formatter(text, LOG_TIME))
     return handler
 
 

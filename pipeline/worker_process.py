@@ -18,7 +18,7 @@ _POLL_SECONDS = 0.5
 
 def set_up_logging() -> None:
     """Print only what concerns the user; Beam's own settings come later and leave this alone."""
-    handler = formatted(logging.StreamHandler(), "%(levelname)s %(message)s")
+    handler = formatted(logging.StreamHandler())
     if is_json():
         logging.getLogger("pipeline").setLevel(logging.INFO)
     else:

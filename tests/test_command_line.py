@@ -1,6 +1,7 @@
 """Both commands as somebody meets them first: quick, with examples, clear about what is missing."""
 
 import os
+import re
 import subprocess
 import sys
 from importlib.util import find_spec
@@ -149,6 +150,19 @@ def test_a_missing_extra_is_named_in_one_line(
         f"whisper-{package}: error: {missing} is not installed: "
         f"pip install 'whisper-distillery[{extra}]'"
     )
+
+
+@pytest.mark.parametrize(
+    ("package", "arguments"), [("pipeline", ["report", "nowhere"]), ("distill", ["inspect", "no"])]
+)
+def test_both_commands_log_in_one_style(package: str, arguments: list[str]):
+    code = (
+        f"import logging\nfrom {package}.__main__ import main\nmain({arguments!r})\n"
+        f"logging.getLogger('another').info('kept quiet')\n"
+        f"logging.getLogger('{package}.any').info('25 of 100')"
+    )
+    *_, line = run_python(code).stderr.splitlines()
+    assert re.fullmatch(r"\d\d:\d\d:\d\d INFO 25 of 100", line)
 
 
 def test_modules_of_optional_parts_name_their_own_extra():

@@ -77,8 +77,8 @@ def test_a_reader_ignores_what_a_later_writer_adds():
 
 
 def test_distill_finds_every_clip_of_the_train_split(dataset):
-    (path,) = distill_shards.shard_paths([str(dataset)], "train")
-    assert len(list(read_shard(path))) == 6
+    (shard,) = distill_shards.shard_paths([str(dataset)], "train")
+    assert len(list(distill_shards.read_shard(shard))) == 6
 
 
 def test_distill_says_which_splits_there_are(dataset):

@@ -6,6 +6,7 @@ import random
 import shutil
 import subprocess
 import sys
+import tarfile
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -19,7 +20,7 @@ from transformers import WhisperProcessor
 from distill.data import Batch, BatchStream, Clip, length_batches, pad_targets, stage_at
 from distill.data_config import AugmentConfig, DataConfig, ReadFilterConfig, Stage
 from distill.losses import IGNORED
-from distill.shards import passes_filter, read_shard, shard_paths
+from distill.shards import LocalShard, passes_filter, read_shard, shard_paths
 from distill.targets import Target
 from pipeline.schema import Sample, SidecarLabel, read_index, sidecar_path, to_json
 from tests.distill.material import TEXTS, make_audio, make_clips, make_sample, write_dataset
@@ -258,15 +259,41 @@ def test_a_shard_that_was_cut_is_refused_before_training(tmp_path: Path):
     with pytest.raises(ValueError, match="run the pipeline again"):
         shard_paths([str(tmp_path)], "train")
     with pytest.raises(ValueError, match="is damaged"):
-        list(read_shard(path))
+        list(read_shard(LocalShard(path=path, corpus="tones", num_samples=len(TEXTS))))
+
+
+@pytest.mark.parametrize("damaged", [b'"id";"train-03"', b'"id":"train-0\xff"'])
+@pytest.mark.parametrize("num_workers", [0, 1])
+def test_a_damaged_byte_in_what_is_said_of_a_clip_names_its_shard(
+    stream, tmp_path: Path, damaged: bytes, num_workers: int
+):
+    write_dataset(tmp_path, make_clips())
+    path = tmp_path / "shards" / "train-00000.tar"
+    content = path.read_bytes()
+    path.write_bytes(content.replace(b'"id":"train-03"', damaged, 1))
+    assert path.read_bytes() != content
+    with pytest.raises(ValueError, match=r"train-00000\.tar is damaged .*copy it again"):
+        next(batches(stream(shards=[str(tmp_path)]), num_workers))
+
+
+def test_a_shard_whose_rest_is_lost_behind_a_damaged_header_is_damaged(tmp_path: Path):
+    write_dataset(tmp_path, make_clips())
+    path = tmp_path / "shards" / "train-00000.tar"
+    with tarfile.open(path) as tar:
+        header = tar.getmembers()[6].offset
+    content = bytearray(path.read_bytes())
+    content[header] ^= 1
+    path.write_bytes(content)
+    (shard,) = shard_paths([str(tmp_path)], "train")
+    with pytest.raises(ValueError, match=r"damaged \(3 clips, its index says 8\)"):
+        list(read_shard(shard))
 
 
 def test_a_shard_is_read_as_its_writer_reads_it(dataset: Path):
     from pipeline.shards import read_shard as read_as_writer
 
-    for path in shard_paths([str(dataset)], "train"):
-        assert isinstance(path, Path)
-        assert list(read_shard(path)) == list(read_as_writer(path))
+    for shard in shard_paths([str(dataset)], "train"):
+        assert list(read_shard(shard)) == list(read_as_writer(str(shard)))
 
 
 def test_the_loader_of_a_stream_gives_what_the_stream_gives(stream):
@@ -427,7 +454,8 @@ def test_a_changed_byte_is_found_by_its_checksum(tmp_path: Path):
 def test_damaged_sound_is_named_by_its_clip(stream, tmp_path: Path):
     write_dataset(tmp_path, make_clips())
     path = tmp_path / "shards" / "train-00000.tar"
-    (flac,) = [flac for sample, flac in read_shard(path) if sample.id == "train-01"]
+    (shard,) = shard_paths([str(tmp_path)], "train")
+    (flac,) = [flac for sample, flac in read_shard(shard) if sample.id == "train-01"]
     content = path.read_bytes()
     path.write_bytes(content.replace(flac[:8192], bytes(8192)))  # as a disk loses blocks
     with pytest.raises(ValueError, match=r"the sound of train-01 is damaged .*verify_checksums"):
@@ -526,7 +554,9 @@ def test_other_labels_take_the_place_of_the_samples_own(
     copy = Path(shutil.copytree(dataset, tmp_path / "copy"))
     for entry in read_index(copy).shards:
         lines = []
-        for sample, _ in read_shard(copy / "shards" / entry.name):
+        path = copy / "shards" / entry.name
+        shard = LocalShard(path=path, corpus=entry.corpus, num_samples=entry.num_samples)
+        for sample, _ in read_shard(shard):
             fields = {name: getattr(sample, name) for name in SidecarLabel.__annotations__}
             fields |= {"pseudo_label": "seven birds", "segments": (), "tokens": ()}
             lines.append(to_json(SidecarLabel(**fields)) + "\n")

@@ -18,12 +18,14 @@ from distill.evaluate import evaluate
 from distill.evaluate_config import EvaluateConfig, RobustnessConfig
 from distill.evaluate_data import EvaluationClip, long_recordings, read_clips
 from distill.evaluate_files import size_bytes
-from distill.evaluate_scores import compare, score_all
+from distill.evaluate_scores import break_down, compare, rates, score_all
 from distill.quantization import save
 from distill.quantization.fake import quantise
 from distill.quantization.presets import rules_of
 from distill.student import load_model, load_processor, num_parameters
+from distill.study_judging import count_errors
 from distill.train import init
+from distill.transcribe_config import LongformConfig
 from pipeline.schema import SAMPLE_RATE
 from tests.distill.material import make_audio, make_sample, write_dataset
 
@@ -276,6 +278,48 @@ def test_a_manifest_and_the_config_of_a_run_are_data_too(
     assert len(read_clips(configure(data=[str(run)]))) == 6
 
 
+def test_what_a_manifest_leaves_null_is_taken_as_absent(configure: Configure, tmp_path: Path):
+    soundfile.write(tmp_path / "a.wav", make_audio(2.0), SAMPLE_RATE)
+    nothing = dict.fromkeys(("offset", "duration", "lang", "speaker", "id"))
+    lines = [
+        {"audio_filepath": "a.wav", "text": "one\u2028two"} | nothing,
+        {"audio_filepath": "a.wav", "text": None},
+    ]
+    manifest = tmp_path / "m.jsonl"
+    manifest.write_text("\n".join(json.dumps(ln, ensure_ascii=False) for ln in lines))
+    (clip,) = read_clips(configure(data=[str(manifest)]))
+    assert (clip.id, clip.language, clip.speaker) == ("a-1", "en", "")
+    assert (clip.start_seconds, clip.duration_seconds) == (0.0, 2.0)
+    assert clip.reference.split() == ["one", "two"]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("m.jsonl", b'{"audio_filepath": "a.wav", "text": 5}', "line 1: .*must be strings"),
+        ("m.jsonl", b'{"audio_filepath": "a.wav", "text": "a", "lang": "klingon"}', "line 1: "),
+        ("m.jsonl", b'{"audio_filepath": "a.wav", "text": "a", "offset": "x"}', "line 1: "),
+        ("m.jsonl", b'\n{"audio_filepath": "a.wav", "text": "\xff"}', "line 2: no NeMo"),
+        ("run.yaml", b"output: [", "run.yaml is no YAML"),
+        ("run.yaml", b"output: \xff", "run.yaml is no YAML"),
+        ("run.yaml", b"output: null", "run.yaml has no `output`"),
+    ],
+)
+def test_a_damaged_manifest_or_config_is_named(
+    configure: Configure, tmp_path: Path, name: str, content: bytes, message: str
+):
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(ValueError, match=message):
+        read_clips(configure(data=[str(tmp_path / name)]))
+
+
+def test_a_config_that_has_not_been_run_says_how_to_run_it(configure: Configure, tmp_path: Path):
+    config = tmp_path / "test-set.yaml"
+    config.write_text(f"output: {tmp_path}/nowhere\n")
+    with pytest.raises(FileNotFoundError, match=f"`whisper-pipeline run --config {config}`"):
+        read_clips(configure(data=[str(config)]))
+
+
 def test_clips_of_a_speaker_are_joined_in_order_up_to_a_length():
     def clip(number: int, speaker: str, seconds: float) -> EvaluationClip:
         return EvaluationClip(
@@ -317,6 +361,17 @@ def test_a_model_does_not_differ_from_itself_and_does_from_a_worse_one():
     assert worse.p_value < 0.05
 
 
+def test_spaces_are_no_characters_of_a_language_that_is_written_without_them():
+    sample = make_sample("今日 は晴 れですね", language="ja")  # 8 characters in three groups
+    clip = EvaluationClip(
+        id=sample.id, reference=sample.reference, language=sample.language, speaker="",
+        recording="", start_seconds=0.0, duration_seconds=1.0,
+    )  # fmt: skip
+    texts = ["今日は雨れですね"]
+    assert rates([clip], texts, score_all([clip], texts), 0, 10).cer == 1 / 8
+    assert count_errors((sample, b""), *texts) == [1, 8, 1, 8]
+
+
 def test_languages_and_speakers_are_told_apart(configure: Configure, tmp_path: Path):
     clips = [
         (make_sample(id=f"c-{n}", split="test", language=code, speaker=f"s{n}"), make_audio(1.0, n))
@@ -325,6 +380,19 @@ def test_languages_and_speakers_are_told_apart(configure: Configure, tmp_path: P
     (model, _) = evaluate(configure(data=[str(write_dataset(tmp_path / "x", clips))])).models
     assert set(model.by_language) == {"de", "en"}
     assert set(model.by_speaker) == {"en s0", "de s1", "en s2"}
+
+
+def test_a_clip_in_another_script_does_not_end_the_rates_of_its_language():
+    clips = [
+        EvaluationClip(
+            id=reference, reference=reference, language="en", speaker="", recording="",
+            start_seconds=0.0, duration_seconds=1.0,
+        )
+        for reference in ("你好世界", "a b c d", "a b c")
+    ]  # fmt: skip
+    scores = score_all(clips, ["", "a b c x", "a b c"])
+    assert {s.metric for s in scores} == {"cer", "wer"}
+    assert break_down(clips, scores, lambda clip: clip.language) == {"en": round(1 / 7, 5)}
 
 
 @pytest.mark.parametrize(
@@ -354,6 +422,10 @@ def test_a_split_without_references_is_refused(configure: Configure, tmp_path: P
         ({"models": ["a", "a"]}, "names a model twice"),
         ({"modes": ["long"]}, "modes has 'long'"),
         ({"prompt_lengths": [224]}, "must be 0 to 223"),
+        (
+            {"chunk_lengths": [20.0, 10.0], "longform": LongformConfig(stride_seconds=5.0)},
+            "stride must be below half of each length",
+        ),
     ],
 )
 def test_settings_that_make_no_sense_are_refused(fields: dict[str, Any], message: str):

@@ -124,6 +124,18 @@ def test_in_noise_every_model_hears_the_same_mixtures():
     assert len({float(s.std()) for s in mixtures[0]}) == 4  # two clips at two ratios
 
 
+def test_noise_is_mixed_into_clips_of_all_languages_and_lengths():
+    clips = [
+        clip(n, "word", language=language, duration_seconds=float(n))
+        for language, numbers in (("de", range(1, 7)), ("en", range(7, 13)))
+        for n in numbers
+    ]
+    model: Any = Listener("m")
+    noisy = config(robustness=RobustnessConfig(noises=["white"], snrs=[60.0], max_clips=4))
+    evaluate_parts.robustness(noisy, [model], clips)
+    assert {loudness(window) for window in model.windows} == {1, 4, 7, 10}
+
+
 def test_every_word_to_a_sound_without_speech_is_counted():
     model: Any = Listener("m")
     rows = evaluate_parts.answers_to_no_speech(config(), [model])
@@ -188,6 +200,21 @@ def test_speeds_are_relative_to_the_first_model_in_every_batch_size(teacher_fold
     for row in rows[::2]:
         assert row["relative_speed"] == 1.0
         assert row["rtfx"] == pytest.approx(4 * row["batch_size"] / row["batch_seconds"], rel=0.05)
+
+
+def test_speeds_are_measured_on_clips_of_middling_length():
+    seconds = {"de": (1.0, 9.0, 10.0, 30.0), "en": (2.0, 8.0, 11.0, 29.0)}
+    clips = [
+        clip(round(length), "word", language=language, duration_seconds=length)
+        for language, lengths in seconds.items()
+        for length in lengths
+    ]
+    model: Any = Listener("m")
+    evaluate_parts.latency(config(latency_batches=[1, 4, 10]), [model], clips)
+    heard = [loudness(window) for window in model.windows]
+    assert set(heard[:6]) == {9}  # the batch of one, and its repetitions
+    assert set(heard[6:30]) == {8, 9, 10, 11}
+    assert set(heard[30:]) == {1, 2, 8, 9, 10, 11, 29, 30}
 
 
 @pytest.mark.parametrize(

@@ -121,6 +121,12 @@ def test_chunks_overlap_by_two_strides_and_stop_when_all_is_heard():
     assert asked == [pytest.approx(pair, abs=1e-3) for pair in ((0, 15), (11, 15), (22, 13))]
 
 
+def test_chunks_that_would_never_advance_are_refused():
+    options = Options(language="en", longform=LongformConfig(stride_seconds=5.0))
+    with pytest.raises(ValueError, match="below half a chunk of 10.0 s"):
+        drive(chunked(Ramp(35.0), Numbers(), options, 10.0, 2))
+
+
 def test_the_language_is_settled_by_the_first_window_before_others_are_asked_for():
     asked: list[list[str | None]] = []
     job = chunked(Ramp(100.0), Numbers(), Options(), 15.0, 4)

@@ -1,3 +1,4 @@
+import dataclasses
 import itertools
 import subprocess
 import sys
@@ -294,6 +295,20 @@ def test_the_trainer_weighs_every_token_the_same_over_accumulated_batches(
         assert loss == pytest.approx(expected_loss, rel=1e-6)
         for name, gradient in gradients.items():
             torch.testing.assert_close(gradient, expected[name], rtol=1e-4, atol=1e-6)
+
+
+def test_a_process_trains_on_one_of_several_gpus_and_says_how_to_use_all(
+    student, teacher, train_config, processor, monkeypatch: pytest.MonkeyPatch, caplog
+):
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    config = dataclasses.replace(train_config(), device="auto")
+    arguments = training_arguments(config)
+    assert arguments.n_gpu == 1
+    assert "torchrun --nproc_per_node 2 -m distill train" in caplog.text
+    stream = BatchStream(config.data, processor, config.seed)
+    step = distillation(student, teacher)
+    trainer = DistillationTrainer(step, arguments, stream, processor, config)
+    assert trainer._wrap_model(step) is step
 
 
 def test_the_trainer_draws_the_stream_once_from_its_beginning(

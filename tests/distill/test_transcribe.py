@@ -7,11 +7,12 @@ import threading
 from collections.abc import Callable
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import soundfile
-from transformers import WhisperForConditionalGeneration
+from transformers import WhisperForConditionalGeneration, WhisperProcessor
 
 from distill.__main__ import main
 from distill.arguments import expand
@@ -115,6 +116,22 @@ def test_bad_recordings_are_listed_and_do_not_stop_the_others(
     assert (output / "b.txt").is_file()
 
 
+def test_a_recording_that_fails_has_its_line_among_those_of_the_others(
+    transcribe: Transcribe, folder: Path, capsys: pytest.CaptureFixture[str]
+):
+    (folder / "broken.wav").write_text("no audio at all")
+    files = [folder / "a.wav", folder / "broken.wav", folder / "inner" / "a.wav"]
+    assert transcribe("--language=en", *files) == 1
+    lines = capsys.readouterr().out.split("\n")
+    assert len(lines) == 4
+    assert lines[1] == lines[3] == ""
+    assert transcribe("--language=en", "--format=json", *files) == 1
+    printed = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [line["file"] for line in printed] == list(map(str, files))
+    assert ["error" in line for line in printed] == [False, True, False]
+    assert "not readable" in printed[1]["error"]
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -167,6 +184,17 @@ def test_the_language_that_is_heard_is_the_librarys(teacher_folder: Path):
     assert [codes[n] for n in (0, 1, 3)] == [expected[n] for n in (0, 1, 3)]
     assert (heard[2].language, heard[2].language_probability) == ("de", 1.0)
     assert all(0 < heard[n].language_probability < 1 for n in (0, 1, 3))
+
+
+def test_an_english_model_is_asked_as_it_was_trained_though_its_settings_are_silent(
+    teacher: WhisperForConditionalGeneration, processor: WhisperProcessor
+):
+    settings: Any = teacher.generation_config
+    del settings.is_multilingual
+    teacher.config.vocab_size = 51864  # of OpenAI's English models
+    vocabulary = WhisperRecognizer(teacher, processor, "tiny.en").vocabulary
+    assert vocabulary.task("en", False) == [vocabulary.start, vocabulary.no_timestamps]
+    assert vocabulary.check_language(None) == "en"
 
 
 def test_an_assistant_of_another_vocabulary_is_refused(
