@@ -13,7 +13,7 @@ import numpy as np
 
 from pipeline.clips import Clip, Heard, Span, audio_sha256, part_id, read_clip
 from pipeline.ledger import Failure
-from pipeline.rows import Labelled
+from pipeline.rows import Labelled, join_texts
 from pipeline.schema import SAMPLE_RATE, Segment
 from pipeline.teacher import Label
 
@@ -94,7 +94,7 @@ def cut_at_last_finished(item: Labelled, audio: np.ndarray) -> Labelled:
     )
     label = item.label
     if len(segments) < len(label.segments):
-        text = " ".join(segment.text.strip() for segment in segments)
+        text = join_texts([segment.text for segment in segments], label.language)
         label = dataclasses.replace(
             label, text=text, segments=segments, tokens=(), token_logprobs=()
         )

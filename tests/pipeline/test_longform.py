@@ -81,3 +81,20 @@ def test_a_recording_of_which_nothing_more_can_be_read_is_given_up(tmp_path: Pat
     assert [failure.id for failure in failures].count("u1") == MAX_UNREADABLE
     assert [failure.id for failure in failures].count("u2") == MAX_UNREADABLE
     assert f"nothing behind {10 * MAX_UNREADABLE + 20} s is labelled" in failures[-1].message
+
+
+@pytest.mark.parametrize(("language", "text"), [("ja", "昨日映画"), ("en", "昨日 映画")])
+def test_the_text_of_a_cut_window_is_joined_as_its_language_is_written(language, text, tmp_path):
+    soundfile.write(tmp_path / "a.wav", np.full(8_000 * 14, 0.1), 8_000)
+    segments = [(0.0, 2.0, "昨日"), (2.0, 5.0, "映画"), (5.0, 10.0, "を見")]
+    said = dataclasses.replace(
+        label(),
+        language=language,
+        segments=tuple(Segment(start=a, end=b, text=t) for a, b, t in segments),
+    )
+
+    def cut_off(windows):
+        return [Labelled(heard=heard, label=said) for heard, _ in windows], []
+
+    done, _ = label_sequentially([long_span(tmp_path / "a.wav", 14.0)], cut_off, 10.0, 1)
+    assert done[0].label.text == text
