@@ -193,6 +193,7 @@ def _work_on(
         check()
     if how.metrics:
         how.metrics.write(Tracker(mine, layout).progress(), now=True)
+    to_build = backlog.blocks
     if backlog.blocks:
         process = ProcessBlock(config, plan.keys, plan.num_utterances, retry=how.retry_failed)
         with display(mine, layout, how.metrics and how.metrics.write) as draw:
@@ -203,17 +204,17 @@ def _work_on(
 
             if needs_ledger(config.filter):  # what is kept of a block depends on the others
                 _run_beam(backlog.blocks, process.labelling_only(), options, on_tick)
-                if mine is plan:
+                # Where another try found rows, these are all blocks: see `retry_block`.
+                to_build = find_backlog(mine, layout, retry_failed=False).blocks
+                if mine is plan and to_build:
                     process = process.knowing(ledger_context(config.filter, plan, layout))
-            if mine is plan or not needs_ledger(config.filter):
-                _run_beam(backlog.blocks, process, options, on_tick)
+            if to_build and (mine is plan or not needs_ledger(config.filter)):
+                _run_beam(to_build, process, options, on_tick)
         how.still_held()
         if how.metrics:
             how.metrics.write(Tracker(mine, layout).progress(), now=True)
     check()
-    return Work(
-        blocks=len(mine.blocks), labelled=len(backlog.to_label), rebuilt=len(backlog.blocks)
-    )
+    return Work(blocks=len(mine.blocks), labelled=len(backlog.to_label), rebuilt=len(to_build))
 
 
 def _metrics(path: str | AnyPath | None, output: str, part: str = "") -> MetricsFile | None:
