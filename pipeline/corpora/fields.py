@@ -116,6 +116,9 @@ class Fields:
                 identity += f"-{round(start * 1000):07d}"
             if channel is not None and names.channel in row:
                 identity += f"-{channel}"
+        for name in (identity, recording):
+            if printable(name) != name:
+                raise ValueError(f"the name {name!r} is not UTF-8; rename the file")
         return Utterance(
             id=identity,
             corpus=corpus.name,
@@ -154,6 +157,8 @@ class Fields:
         if value is None or (self._textual and value == ""):
             return None
         if isinstance(value, str):
+            if printable(value) != value:
+                raise ValueError(f"{name} is not valid Unicode: {value!r}")
             return value
         if not isinstance(value, int) or isinstance(value, bool):
             raise ValueError(f"{name} must be text, got {value!r}")
@@ -212,16 +217,21 @@ def bad_entry(
     corpus: CorpusConfig, place: str, message: str, error: str = "bad_line", identity: str = ""
 ) -> Failure:
     """Record that an entry of a corpus makes no utterance; one in a million costs only itself."""
-    identity = identity or f"{corpus.name}-{corpus.split}-{place}"
+    identity = printable(identity or f"{corpus.name}-{corpus.split}-{place}")
     return Failure(
         id=identity,
         utterance_ids=(identity,),
         duration_seconds=0.0,
         stage="plan",
         error=error,
-        message=message,
+        message=printable(message),
         attempts=1,
     )
+
+
+def printable(text: str) -> str:
+    """Spell out what UTF-8 cannot write: lone surrogates, as names in other codings have them."""
+    return text.encode("utf-8", "backslashreplace").decode()
 
 
 def _stem(recording: str) -> str:
