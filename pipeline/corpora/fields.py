@@ -18,6 +18,9 @@ from pipeline.corpora.utterance import Utterance
 from pipeline.ledger import Failure
 from pipeline.scoring import language_code
 
+LONGEST_SECONDS = 1e9
+"""Thirty years: no recording is longer, and larger numbers overflow where they are rounded."""
+
 _known_language = functools.lru_cache(maxsize=1024)(language_code)
 _MILLISECONDS = re.compile(r"(?i)(^|[^a-z])(ms|milliseconds)\W*$")
 
@@ -172,13 +175,7 @@ class Fields:
         if self._textual:
             with contextlib.suppress(ValueError):  # refused below
                 value = float(value)
-        if (
-            not isinstance(value, int | float)
-            or isinstance(value, bool)
-            or not 0 <= value < float("inf")
-        ):
-            raise ValueError(f"{name} must be seconds, 0 or more, got {value!r}")
-        return value * self._scale[name]
+        return seconds(value, name) * self._scale[name]
 
     def _duration(self, row: Mapping[str, Any], start: float) -> float | None:
         duration = self._seconds(row, self.names.duration)
@@ -202,13 +199,40 @@ class Fields:
         return value
 
 
+def seconds(value: Any, name: str) -> float:
+    """Return a value as seconds.
+
+    Raises:
+        ValueError: it is no number, below 0, or too large for a time.
+    """
+    if (
+        not isinstance(value, int | float)
+        or isinstance(value, bool)
+        or not 0 <= value <= LONGEST_SECONDS
+    ):
+        raise ValueError(f"{name} must be seconds, 0 or more, got {repr(value)[:80]}")
+    return value
+
+
+def beginning(text: str | bytes) -> float:
+    """Return where a segment starts, in seconds.
+
+    Raises:
+        ValueError: it is no number, or not a time in a recording.
+    """
+    start = float(text)
+    if not 0 <= start <= LONGEST_SECONDS:
+        raise ValueError(f"the segment starts at {start:g} s")
+    return start
+
+
 def span(start: float, end: float) -> float:
     """Return the length of a segment.
 
     Raises:
-        ValueError: it has none.
+        ValueError: it has none, or ends nowhere.
     """
-    if not start < end:
+    if not start < end <= LONGEST_SECONDS:
         raise ValueError(f"the segment ends at {end:g} s but starts at {start:g} s")
     return round(end - start, 6)
 

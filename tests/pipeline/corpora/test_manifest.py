@@ -76,6 +76,8 @@ def test_absolute_audio_path_stays_absolute(corpus: Corpus):
         ({"audio_filepath": "a.wav", "text": "x", "duration": 0}, "duration is 0"),
         ({"audio_filepath": "a.wav", "text": "x", "offset": -1}, "offset must be seconds"),
         ('{"audio_filepath": "a.wav", "text": "x", "offset": NaN}', "offset must be seconds"),
+        ({"audio_filepath": "a.wav", "text": "x", "offset": 1e306}, "offset must be seconds"),
+        ({"audio_filepath": "a.wav", "text": "x", "duration": 10**400}, "duration must be seconds"),
         ({"audio_filepath": "a.wav", "text": "x", "lang": "klingonese"}, "is not known"),
         ({"audio_filepath": "a.wav", "text": "hi \ud83d"}, "text is not valid Unicode"),
         ({"audio_filepath": "a\udce9.wav", "text": "x"}, "audio_filepath is not valid Unicode"),
