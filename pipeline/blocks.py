@@ -224,7 +224,7 @@ def _build(
         good = [reason is None for reason in against]
         if any(good):
             kept.append(keep_only(row, good, config.clips.pack_gap_samples))
-    kept = with_previous(kept, rows)
+    kept = with_previous(kept, rows, {name: u.channel for name, u in utterances.items()})
     if config.clips.pack == "after_filter":
         kept = _joined(kept, utterances, config.clips)
 

@@ -332,14 +332,16 @@ class PipelineConfig:
         """Check the rules between fields."""
         if not self.corpora:
             raise ValueError("corpora is empty: name at least one corpus to label")
-        seen: set[tuple[str, str]] = set()
+        seen: dict[str, CorpusConfig] = {}
         for corpus in self.corpora:
-            if (corpus.name, corpus.split) in seen:
+            files = f"{corpus.name}-{corpus.split}"  # what its blocks are called
+            if files in seen:
                 raise ValueError(
-                    f"corpora lists {corpus.name!r} with split {corpus.split!r} twice; "
-                    "give one of them another name or split"
+                    f"corpora lists {seen[files].name!r} with split {seen[files].split!r} and "
+                    f"{corpus.name!r} with split {corpus.split!r}, which would both write files "
+                    f"{files}-…; give one of them another name or split"
                 )
-            seen.add((corpus.name, corpus.split))
+            seen[files] = corpus
         if self.licences is not None and not self.licences:
             raise ValueError("licences is an empty list, which allows nothing; leave it out")
         if self.price_per_hour is not None and not 0 <= self.price_per_hour < math.inf:

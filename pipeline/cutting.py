@@ -6,7 +6,7 @@ here needs the teacher.
 """
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from pipeline.context import NOTHING, Context
 from pipeline.filters import FilterConfig, clip_rejection, utterance_rejection
@@ -87,19 +87,28 @@ def join(samples: Sequence[Sample], clip_id: str, gap_samples: int) -> Sample:
     )
 
 
-def with_previous(kept: Sequence[Sample], rows: Sequence[Sample]) -> list[Sample]:
+def with_previous(
+    kept: Sequence[Sample], rows: Sequence[Sample], channels: Mapping[str, int | None]
+) -> list[Sample]:
     """Give each kept clip the label of the clip that it continues.
 
-    That is the one before it in its recording, if it ends no more than two seconds earlier and was
-    kept itself, last utterance included; there is no prompt from what was judged bad.
+    That is the one before it in its recording and its channel, if it ends no more than two seconds
+    earlier and was kept itself, last utterance included; there is no prompt from what was judged
+    bad, nor from the other side of a call.
+
+    Args:
+        kept: the clips to complete.
+        rows: all clips of their recordings, as they were labelled.
+        channels: of each utterance, by id.
     """
     label_by_id = {sample.id: sample for sample in kept}
     before: dict[str, Sample] = {}
-    earlier: dict[str, Sample] = {}
+    earlier: dict[tuple[str, int | None], Sample] = {}
     for row in sorted(rows, key=lambda row: (row.recording, row.start_seconds, row.id)):
-        if row.recording in earlier:
-            before[row.id] = earlier[row.recording]
-        earlier[row.recording] = row
+        voice = row.recording, channels[row.utterances[0].id]
+        if voice in earlier:
+            before[row.id] = earlier[voice]
+        earlier[voice] = row
 
     def previous(sample: Sample) -> str | None:
         row = before.get(sample.id)
@@ -107,7 +116,7 @@ def with_previous(kept: Sequence[Sample], rows: Sequence[Sample]) -> list[Sample
         if row is None or source is None or row.utterances[-1].id != source.utterances[-1].id:
             return None
         last, first = source.utterances[-1], sample.utterances[0]
-        if last.recording != first.recording:
+        if (last.recording, channels[last.id]) != (first.recording, channels[first.id]):
             return None
         pause = first.recording_start_seconds - (last.recording_start_seconds + last.duration)
         return source.pseudo_label if 0 <= pause + 0.02 <= CONTINUOUS_SECONDS else None

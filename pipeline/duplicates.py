@@ -2,8 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from pipeline.languages import CHARACTER_LANGUAGES, language_code
@@ -43,35 +42,53 @@ def find_duplicates(rows: Iterable[Sample]) -> dict[RowKey, RowKey]:
     return repeats
 
 
-@dataclass(frozen=True)
 class Contamination:
-    """Which runs of words occur in evaluation sets; holds hashes only."""
+    """Which runs of words occur in evaluation sets.
 
-    length: int
-    """Words in a run; characters are taken twice as many."""
-    runs: frozenset[bytes]
+    Texts of a known language are kept as hashes only. The others are kept as they are and hashed by
+    the rules of each language that a label has: plain text does not say which rules are its own.
+    """
+
+    def __init__(self, length: int, texts: Iterable[tuple[str, str | None]]) -> None:
+        """Take texts with their languages; None where it is not known.
+
+        `length` is of a run in words; characters are taken twice as many.
+        """
+        self._length = length
+        self._runs: set[bytes] = set()
+        self._unknown: list[str] = []
+        self._unknown_runs: dict[str, frozenset[bytes]] = {}
+        for text, language in texts:
+            if language is None:
+                self._unknown.append(text)
+            else:
+                self._runs.update(_runs(text, language, length))
 
     def overlaps(self, text: str, language: str) -> bool:
         """Tell whether a text shares a run, or is a short text of the set as a whole."""
-        return not self.runs.isdisjoint(_runs(text, language, self.length))
+        runs = set(_runs(text, language, self._length))
+        return not (self._runs.isdisjoint(runs) and self._runs_in(language).isdisjoint(runs))
+
+    def _runs_in(self, language: str) -> frozenset[bytes]:
+        """Return the runs of the texts without a language, read in this one."""
+        code = language_code(language)
+        if code not in self._unknown_runs:
+            self._unknown_runs[code] = frozenset(
+                run for text in self._unknown for run in _runs(text, code, self._length)
+            )
+        return self._unknown_runs[code]
 
 
-def read_evaluation_sets(
-    paths: Sequence[str], length: int, language_of: Callable[[str], str] = lambda _: "en"
-) -> Contamination:
+def read_evaluation_sets(paths: Sequence[str], length: int) -> Contamination:
     """Read the texts of evaluation sets: shards, JSONL manifests, or plain text of one line each.
 
-    `language_of` names the language of a plain text file by its path.
+    Lines of a manifest may name their language as `lang`.
 
     Raises:
         FileNotFoundError: a file does not exist.
         ValueError: a file is none of the three; the message says which and what is expected.
     """
-    runs: set[bytes] = set()
-    for path in paths:
-        for text, language in _texts(Path(path), language_of):
-            runs.update(_runs(text, language, length))
-    return Contamination(length, frozenset(runs))
+    return Contamination(length, (entry for path in paths for entry in _texts(Path(path))))
 
 
 def _runs(text: str, language: str, length: int) -> Iterator[bytes]:
@@ -88,11 +105,13 @@ def _runs(text: str, language: str, length: int) -> Iterator[bytes]:
 
 
 def _hash(mark: str, units: Sequence[str]) -> bytes:
-    return hashlib.blake2b((mark + " ".join(units)).encode(), digest_size=8).digest()
+    return hashlib.blake2b(
+        (mark + " ".join(units)).encode("utf-8", "surrogatepass"), digest_size=8
+    ).digest()
 
 
-def _texts(path: Path, language_of: Callable[[str], str]) -> Iterator[tuple[str, str]]:
-    """Yield texts with their languages."""
+def _texts(path: Path) -> Iterator[tuple[str, str | None]]:
+    """Yield texts with their languages, None where nothing says it."""
     if not path.exists():
         raise FileNotFoundError(f"evaluation set {path} does not exist")
     if path.is_dir() or path.suffix == ".tar":
@@ -106,12 +125,15 @@ def _texts(path: Path, language_of: Callable[[str], str]) -> Iterator[tuple[str,
             if not line.strip():
                 continue
             if path.suffix != ".jsonl":
-                yield line, language_of(str(path))
+                yield line, None
                 continue
             try:
                 entry = json.loads(line)
-                yield entry["text"], entry.get("lang", "en")
-            except (ValueError, KeyError, TypeError) as error:
+                text, language = entry["text"], entry.get("lang")
+                if not isinstance(text, str):
+                    raise TypeError(f"`text` is {text!r}")
+                yield text, None if language is None else language_code(language)
+            except (ValueError, KeyError, TypeError, AttributeError) as error:
                 raise ValueError(
                     f"evaluation set {path}, line {number} is not a manifest line with a `text` "
                     f"({error!r}); give shards, JSONL manifests, or plain text"

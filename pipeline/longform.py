@@ -6,17 +6,21 @@ timestamps. Several recordings advance side by side, so that windows still fill 
 """
 
 import dataclasses
+from collections import Counter
 from collections.abc import Callable, Sequence
 
 import numpy as np
 
 from pipeline.clips import Clip, Heard, Span, audio_sha256, part_id, read_clip
 from pipeline.ledger import Failure
-from pipeline.rows import Labelled
+from pipeline.rows import Labelled, join_texts
 from pipeline.schema import SAMPLE_RATE, Segment
 from pipeline.teacher import Label
 
 LabelBatch = Callable[[Sequence[tuple[Heard, np.ndarray]]], tuple[list[Labelled], list[Failure]]]
+
+MAX_UNREADABLE = 10
+"""Windows in a row that cannot be read before a recording is given up; 5 minutes."""
 
 _AT_THE_END_SECONDS = 0.05  # a segment that ends here was cut off by the window
 _SHORTEST_STEP_SECONDS = 1.0
@@ -30,10 +34,12 @@ def label_sequentially(
 ) -> tuple[list[Labelled], list[Failure]]:
     """Label long spans; return their clips in the order they were labelled, and what failed.
 
-    A window that fails is passed over; the recording goes on behind it.
+    A window that fails is passed over; the recording goes on behind it. A recording of which many
+    windows in a row cannot be read is given up: it ends there, whatever its header says.
     """
     done: list[Labelled] = []
     failures: list[Failure] = []
+    unreadable: Counter[str] = Counter()  # windows in a row, by utterance
     waiting = list(spans)
     while waiting:
         batch, waiting = waiting[:batch_size], waiting[batch_size:]
@@ -44,10 +50,16 @@ def label_sequentially(
                 rest, duration_seconds=min(window_seconds, rest.duration_seconds)
             )
             read, bad = read_clip(Clip(id=part_id(window), spans=(window,)))
-            failures += bad
+            rests[part_id(window)] = rest
             if read:
                 windows.append(read)
-                rests[part_id(window)] = rest
+                unreadable[rest.utterance.id] = 0
+                continue
+            unreadable[rest.utterance.id] += 1
+            if unreadable[rest.utterance.id] == MAX_UNREADABLE:
+                del rests[part_id(window)]
+                bad = [_given_up(failure, window) for failure in bad]
+            failures += bad
         labelled, bad = label(windows)
         failures += bad
         audio = {heard.clip.id: samples for heard, samples in windows}
@@ -82,7 +94,7 @@ def cut_at_last_finished(item: Labelled, audio: np.ndarray) -> Labelled:
     )
     label = item.label
     if len(segments) < len(label.segments):
-        text = " ".join(segment.text.strip() for segment in segments)
+        text = join_texts([segment.text for segment in segments], label.language)
         label = dataclasses.replace(
             label, text=text, segments=segments, tokens=(), token_logprobs=()
         )
@@ -104,6 +116,13 @@ def finished(label: Label, window_seconds: float) -> tuple[float, tuple[Segment,
     if end < _SHORTEST_STEP_SECONDS or end >= window_seconds - _AT_THE_END_SECONDS:
         return window_seconds, label.segments
     return end, segments
+
+
+def _given_up(failure: Failure, window: Span) -> Failure:
+    """Add that this was the last try."""
+    end_seconds = window.start_seconds + window.duration_seconds
+    given_up = f"{MAX_UNREADABLE} windows in a row: nothing behind {end_seconds:g} s is labelled"
+    return dataclasses.replace(failure, message=f"{failure.message}; {given_up}")
 
 
 def _advance(rest: Span, seconds: float) -> Span | None:

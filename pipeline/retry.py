@@ -12,6 +12,7 @@ from collections.abc import Callable
 
 from pipeline.blocks import committed, is_labelled, label_entries, write_part
 from pipeline.config import PipelineConfig
+from pipeline.context import needs_ledger
 from pipeline.corpora import Utterance
 from pipeline.corpora.utterance import RULE_STAGE
 from pipeline.files import path_of
@@ -35,7 +36,7 @@ def has_failures(block: Block, layout: Layout, keys: Keys) -> bool:
 
 
 def retry_block(block: Block, config: PipelineConfig, keys: Keys) -> None:
-    """Label what failed of a labelled block; its shard is withdrawn if that changes it."""
+    """Label what failed of a labelled block; what that makes untrue of shards is withdrawn."""
     layout = Layout(path_of(config.output))
     with block_locked(layout.lock(block.id)) as still_held:
         _retry(block, config, keys, layout, still_held)
@@ -50,7 +51,7 @@ def _retry(
 ) -> None:
     record = committed(block, layout, keys)
     if record and record.failed.get("shard"):
-        layout.commit_record(block.id).unlink()
+        layout.commit_record(block.id).unlink(missing_ok=True)
     wanted = _to_retry(block, layout, keys)
     if not wanted or not is_labelled(block, layout, keys):
         return
@@ -65,11 +66,23 @@ def _retry(
     )
 
     if new:
-        layout.commit_record(block.id).unlink(missing_ok=True)
+        _withdraw(block, config, layout)
         write_part(block, config, keys, _merge(rows, new, found), stopwatch)
     kept = [f for f in read_failures(layout.failures(keys.label_key, block.id)) if not _wants(f)]
     tried = [dataclasses.replace(f, attempts=f.attempts + wanted.get(f.id, 0)) for f in failed]
     write_failures(layout.failures(keys.label_key, block.id), [*kept, *tried])
+
+
+def _withdraw(block: Block, config: PipelineConfig, layout: Layout) -> None:
+    """Take back a block's commit record before it gets new rows.
+
+    Where what is kept of a block depends on the rows of others, all records are taken back.
+    """
+    records = [layout.commit_record(block.id)]
+    if needs_ledger(config.filter):
+        records = layout.shards.glob("*.json")
+    for record in records:
+        record.unlink(missing_ok=True)
 
 
 def _to_retry(block: Block, layout: Layout, keys: Keys) -> dict[str, int]:

@@ -217,6 +217,7 @@ def _work_on(
         check()
     if how.metrics:
         how.metrics.write(Tracker(mine, layout).progress(), now=True)
+    to_build = backlog
     if backlog.blocks:
         process = ProcessBlock(config, plan.keys, plan.num_utterances, retry=how.retry_failed)
         with display(mine, layout, how.metrics and how.metrics.write) as draw:
@@ -228,10 +229,12 @@ def _work_on(
             if not alone:
                 _run_beam(backlog, process.labelling_only(), config, on_tick)
                 label_budget.check()
-                if mine is plan:
+                # Where another try found rows, these are all blocks: see `retry_block`.
+                to_build = find_backlog(mine, layout, retry_failed=False)
+                if mine is plan and to_build.blocks:
                     process = process.knowing(ledger_context(config.filter, plan, layout))
-            if builds:
-                _run_beam(backlog, process, config, on_tick)
+            if builds and to_build.blocks:
+                _run_beam(to_build, process, config, on_tick)
         how.still_held()
         if how.metrics:
             how.metrics.write(Tracker(mine, layout).progress(), now=True)
@@ -239,7 +242,7 @@ def _work_on(
     return Work(
         blocks=len(mine.blocks),
         labelled=len(backlog.to_label),
-        rebuilt=len(backlog.blocks) if builds else 0,
+        rebuilt=len(to_build.blocks) if builds else 0,
     )
 
 

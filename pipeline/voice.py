@@ -118,14 +118,17 @@ def cut(stretches: Sequence[Frames], probabilities: np.ndarray, max_frames: int)
 
 
 def pad(cuts: Sequence[Frames], max_frames: int, num_frames: int) -> list[Frames]:
-    """Widen each cut by 0.1 s on both sides, but not into its neighbour nor over the limit."""
+    """Widen each cut by 0.1 s on both sides, but not into its neighbour nor over the limit.
+
+    A cut that is as long as the limit stays as it is: there is no room in front of it either.
+    """
     most = round(_PADDING_SECONDS / FRAME_SECONDS)
     if not cuts:
         return []
     borders = [0, *((a[1] + b[0]) // 2 for a, b in itertools.pairwise(cuts)), num_frames]
     padded = []
     for (first, last), (low, high) in zip(cuts, itertools.pairwise(borders), strict=True):
-        first = max(low, first - most)
+        first = max(low, first - most, last - max_frames)
         padded.append((first, min(high, last + most, first + max_frames)))
     return padded
 

@@ -18,6 +18,9 @@ from pipeline.corpora.utterance import Utterance
 from pipeline.ledger import Failure
 from pipeline.scoring import language_code
 
+LONGEST_SECONDS = 1e9
+"""Thirty years: no recording is longer, and larger numbers overflow where they are rounded."""
+
 _known_language = functools.lru_cache(maxsize=1024)(language_code)
 _MILLISECONDS = re.compile(r"(?i)(^|[^a-z])(ms|milliseconds)\W*$")
 
@@ -116,6 +119,9 @@ class Fields:
                 identity += f"-{round(start * 1000):07d}"
             if channel is not None and names.channel in row:
                 identity += f"-{channel}"
+        for name in (identity, recording):
+            if printable(name) != name:
+                raise ValueError(f"the name {name!r} is not UTF-8; rename the file")
         return Utterance(
             id=identity,
             corpus=corpus.name,
@@ -154,6 +160,8 @@ class Fields:
         if value is None or (self._textual and value == ""):
             return None
         if isinstance(value, str):
+            if printable(value) != value:
+                raise ValueError(f"{name} is not valid Unicode: {value!r}")
             return value
         if not isinstance(value, int) or isinstance(value, bool):
             raise ValueError(f"{name} must be text, got {value!r}")
@@ -167,13 +175,7 @@ class Fields:
         if self._textual:
             with contextlib.suppress(ValueError):  # refused below
                 value = float(value)
-        if (
-            not isinstance(value, int | float)
-            or isinstance(value, bool)
-            or not 0 <= value < float("inf")
-        ):
-            raise ValueError(f"{name} must be seconds, 0 or more, got {value!r}")
-        return value * self._scale[name]
+        return seconds(value, name) * self._scale[name]
 
     def _duration(self, row: Mapping[str, Any], start: float) -> float | None:
         duration = self._seconds(row, self.names.duration)
@@ -197,13 +199,40 @@ class Fields:
         return value
 
 
+def seconds(value: Any, name: str) -> float:
+    """Return a value as seconds.
+
+    Raises:
+        ValueError: it is no number, below 0, or too large for a time.
+    """
+    if (
+        not isinstance(value, int | float)
+        or isinstance(value, bool)
+        or not 0 <= value <= LONGEST_SECONDS
+    ):
+        raise ValueError(f"{name} must be seconds, 0 or more, got {repr(value)[:80]}")
+    return value
+
+
+def beginning(text: str | bytes) -> float:
+    """Return where a segment starts, in seconds.
+
+    Raises:
+        ValueError: it is no number, or not a time in a recording.
+    """
+    start = float(text)
+    if not 0 <= start <= LONGEST_SECONDS:
+        raise ValueError(f"the segment starts at {start:g} s")
+    return start
+
+
 def span(start: float, end: float) -> float:
     """Return the length of a segment.
 
     Raises:
-        ValueError: it has none.
+        ValueError: it has none, or ends nowhere.
     """
-    if not start < end:
+    if not start < end <= LONGEST_SECONDS:
         raise ValueError(f"the segment ends at {end:g} s but starts at {start:g} s")
     return round(end - start, 6)
 
@@ -212,16 +241,21 @@ def bad_entry(
     corpus: CorpusConfig, place: str, message: str, error: str = "bad_line", identity: str = ""
 ) -> Failure:
     """Record that an entry of a corpus makes no utterance; one in a million costs only itself."""
-    identity = identity or f"{corpus.name}-{corpus.split}-{place}"
+    identity = printable(identity or f"{corpus.name}-{corpus.split}-{place}")
     return Failure(
         id=identity,
         utterance_ids=(identity,),
         duration_seconds=0.0,
         stage="plan",
         error=error,
-        message=message,
+        message=printable(message),
         attempts=1,
     )
+
+
+def printable(text: str) -> str:
+    """Spell out what UTF-8 cannot write: lone surrogates, as names in other codings have them."""
+    return text.encode("utf-8", "backslashreplace").decode()
 
 
 def _stem(recording: str) -> str:

@@ -20,7 +20,7 @@ from collections.abc import Iterator, Sequence
 
 from pipeline import storage
 from pipeline.config import CorpusConfig
-from pipeline.corpora.fields import bad_entry
+from pipeline.corpora.fields import bad_entry, printable
 from pipeline.corpora.lines import read_lines
 from pipeline.corpora.utterance import Entry, Utterance
 from pipeline.scoring import language_code
@@ -90,16 +90,17 @@ def _walk(
         if not relative:
             raise
         message = f"{path}: the folder cannot be listed ({error})"
-        entry = bad_entry(corpus, "", message, "unreadable_folder", _printable(relative))
-        yield f"{relative}/", entry  # the slash: what is in it, not a recording of that name
+        # The slash: what is in it, not a recording of that name.
+        place = f"{printable(relative)}/"
+        yield place, bad_entry(corpus, "", message, "unreadable_folder", relative)
         return
     if len(after) <= 1:
         yield from _recordings(corpus, relative, listing, after[0] if after else "")
     head, rest = (after[0], after[1:]) if len(after) > 1 else ("", [])
-    for name in listing.folders:
-        if name >= head:
+    for name in sorted(listing.folders, key=printable):
+        if printable(name) >= head:
             below = f"{relative}/{name}" if relative else name
-            yield from _walk(corpus, below, rest if name == head else [], above)
+            yield from _walk(corpus, below, rest if printable(name) == head else [], above)
 
 
 def _recordings(
@@ -115,11 +116,11 @@ def _recordings(
     texts, problems = _transcripts(corpus, relative, listing)
     beside = set(listing.files)
     spoken = {posixpath.splitext(name)[0] for name in audio}
-    entries = sorted([*audio, *problems, *(texts.keys() - spoken)], key=_printable)
+    entries = sorted([*audio, *problems, *(texts.keys() - spoken)], key=printable)
     for name in entries:
-        printable = _printable(name)
-        if printable < after:
+        if printable(name) < after:
             continue
+        place = printable(folder + name)
         identity, extension = posixpath.splitext(folder + name)
         problem = error = ""
         text = None
@@ -128,8 +129,8 @@ def _recordings(
         elif extension.lower() not in AUDIO_EXTENSIONS:
             identity, error = folder + name, "no_audio"
             problem = f"{folder}*{_TRANSCRIPTS} has a line for {name}, but there is no audio"
-        elif printable != name:
-            problem, error = f"the name {printable!r} is not UTF-8; rename the file", "bad_name"
+        elif place != folder + name:
+            problem, error = f"the name {place!r} is not UTF-8; rename it", "bad_name"
         elif corpus.references:
             stem = posixpath.splitext(name)[0]
             try:
@@ -143,9 +144,8 @@ def _recordings(
                         f"{folder}{name} has no transcript: neither {stem}.txt nor a line in a "
                         f"*{_TRANSCRIPTS}. If the corpus has none at all, set references: false"
                     )
-        place = _printable(folder + name)
         if error:
-            yield place, bad_entry(corpus, "", problem, error, _printable(identity))
+            yield place, bad_entry(corpus, "", problem, error, identity)
             continue
         match = _LIBRISPEECH_ID.fullmatch(posixpath.basename(identity))
         identity = match[0] if match and texts else identity
@@ -210,8 +210,3 @@ def is_resource_fork(name: str) -> bool:
 def _warn_of_loop(path: str, target: str) -> None:
     """Warn once of a loop, and not for each block."""
     logger.warning("%s leads back to %s: the loop is not followed", path, target)
-
-
-def _printable(name: str) -> str:
-    """Write a name that is not UTF-8 so that it can stand in a file."""
-    return name.encode("utf-8", "backslashreplace").decode()

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 from pipeline import storage
 from pipeline.config import CorpusConfig
-from pipeline.corpora.fields import bad_entry, span
+from pipeline.corpora.fields import bad_entry, beginning, span
 from pipeline.corpora.lines import read_lines
 from pipeline.corpora.utterance import Entry, Utterance
 from pipeline.scoring import language_code
@@ -50,9 +50,7 @@ def _utterance(
         if len(rest) < 3:
             raise ValueError("expected: utterance recording start end")
         recording = rest[0]
-        start, end = float(rest[1]), float(rest[2])
-        if not start >= 0:
-            raise ValueError(f"the segment starts at {start:g} s")
+        start, end = beginning(rest[1]), float(rest[2])
         duration = None if end == -1 else span(start, end)  # Kaldi's mark for the recording's end
     if recording not in recordings:
         raise ValueError(f"wav.scp has no recording {recording.decode('utf-8', 'replace')!r}")

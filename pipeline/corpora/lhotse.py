@@ -13,7 +13,7 @@ from typing import Any
 
 from pipeline import storage
 from pipeline.config import ColumnsConfig, CorpusConfig
-from pipeline.corpora.fields import Fields, bad_entry
+from pipeline.corpora.fields import Fields, bad_entry, seconds
 from pipeline.corpora.lines import read_lines
 from pipeline.corpora.manifest import json_object
 from pipeline.corpora.utterance import Entry
@@ -56,7 +56,8 @@ def read(corpus: CorpusConfig, position: str = "") -> Iterator[tuple[str, Entry]
             try:
                 if isinstance(row, Exception):
                     raise row
-                entry: Entry = fields.utterance(row, default_id=row.get("recording_id"))
+                default_id = row.get("recording_id") and str(row["recording_id"])
+                entry: Entry = fields.utterance(row, default_id=default_id)
             except (ValueError, RecursionError) as error:
                 identity = f"line-{number}" + (f"-{index}" if index else "")
                 message = f"{corpus.path}, line {number}: {error}"
@@ -68,16 +69,16 @@ def read(corpus: CorpusConfig, position: str = "") -> Iterator[tuple[str, Entry]
 def _rows(corpus: CorpusConfig, line: dict, recordings: dict[str, Any]) -> list[Any]:
     """Return a row for each utterance of a line, with the recording's source in it."""
     if "recording" in line:  # a cut
-        source = _source(line["recording"])
+        source = _source(_object(line, "recording"))
         channel = line.get("channel")
         base = {"source": source, "recording_id": line.get("id"), "channel": _channel(channel)}
-        supervisions = line.get("supervisions") or []
+        supervisions = _objects(line, "supervisions")
         if not supervisions:
             if corpus.references:
                 raise ValueError("the cut has no supervision; set references: false to use it")
             return [base | {k: line.get(k) for k in ("id", "start", "duration")}]
         return [
-            _supervised(s, base) | {"start": round(line.get("start", 0) + s.get("start", 0), 6)}
+            _supervised(s, base) | {"start": round(_start(line) + _start(s), 6)}
             for s in supervisions
         ]
     if "sources" in line:  # a recording by itself
@@ -93,7 +94,7 @@ def _rows(corpus: CorpusConfig, line: dict, recordings: dict[str, Any]) -> list[
         )
     if not corpus.audio:
         raise ValueError("supervisions need their recordings: name that manifest as audio")
-    recording = recordings.get(line["recording_id"])
+    recording = recordings.get(str(line["recording_id"]))
     if recording is None:
         raise ValueError(f"{corpus.audio} has no recording {line['recording_id']!r}")
     if isinstance(recording, ValueError):
@@ -103,7 +104,7 @@ def _rows(corpus: CorpusConfig, line: dict, recordings: dict[str, Any]) -> list[
 
 def _supervised(supervision: dict, base: dict[str, Any]) -> dict[str, Any]:
     """Return the row of a supervision; what a corpus adds of its own lies in `custom`."""
-    row = {**(supervision.get("custom") or {}), **supervision, **base}
+    row = {**_object(supervision, "custom"), **supervision, **base}
     if "channel" in supervision:
         row["channel"] = _channel(supervision["channel"])
     return row
@@ -122,7 +123,7 @@ def _source(recording: dict) -> str:
     Raises:
         ValueError: it has none, several, or one that is a command or data.
     """
-    sources = recording.get("sources") or []
+    sources = _objects(recording, "sources")
     if len(sources) != 1:
         raise ValueError(f"recording {recording.get('id')!r} has {len(sources)} sources, not one")
     kind = sources[0].get("type")
@@ -132,6 +133,36 @@ def _source(recording: dict) -> str:
             "and commands are never run"
         )
     return str(sources[0].get("source"))
+
+
+def _start(line: dict) -> float:
+    """Return where a cut or a supervision starts; without a value that is the beginning."""
+    start = line.get("start")
+    return 0.0 if start is None else seconds(start, "start")
+
+
+def _object(line: dict, name: str) -> dict:
+    """Return the object in a field, an empty one where it has no value.
+
+    Raises:
+        ValueError: it holds something else.
+    """
+    value = line.get(name) or {}
+    if not isinstance(value, dict):
+        raise ValueError(f"{name} must be an object, got {repr(value)[:80]}")
+    return value
+
+
+def _objects(line: dict, name: str) -> list[dict]:
+    """Return the list of objects in a field, an empty one where it has no value.
+
+    Raises:
+        ValueError: it holds something else.
+    """
+    values = line.get(name) or []
+    if not isinstance(values, list) or not all(isinstance(value, dict) for value in values):
+        raise ValueError(f"{name} must be a list of objects, got {repr(values)[:80]}")
+    return values
 
 
 @functools.lru_cache(maxsize=2)

@@ -45,19 +45,38 @@ def read(corpus: CorpusConfig, position: str = "") -> Iterator[tuple[str, Entry]
 def read_files(
     corpus: CorpusConfig, paths: list[str], position: str = ""
 ) -> Iterator[tuple[str, Entry]]:
-    """Yield the rows of Parquet files in the order given; raises as `read`."""
-    import pyarrow as pa
+    """Yield the rows of Parquet files in the order given; raises as `read`.
 
+    A file that cannot be opened is one bad entry, and so is what cannot be read of a row group.
+    """
     file, group, row = (int(n) for n in (position or "0:0:0").split(":"))
     for index in range(file, len(paths)):
         try:
             for place, entry in _rows(corpus, paths[index], paths[0], group, row):
                 yield f"{index}:{place}", entry
-        except pa.ArrowException as error:
+        except _damage() as error:
+            if isinstance(error, FileNotFoundError):
+                raise
+            if not _is_damage(error, paths[index]):
+                raise OSError(f"{paths[index]} cannot be read: {error}") from error
             name = posixpath.basename(paths[index])
             message = f"{paths[index]}: not readable as Parquet ({error})"
-            yield f"{index}:{group}:{row}", bad_entry(corpus, name, message, "damaged_file")
+            yield f"{index}:0:0", bad_entry(corpus, name, message, "damaged_file")
         group = row = 0
+
+
+def _damage() -> tuple[type[Exception], ...]:
+    """Return what pyarrow raises for damaged files: OSError where a page does not unpack."""
+    import pyarrow as pa
+
+    return pa.ArrowException, UnicodeDecodeError, OSError
+
+
+def _is_damage(error: Exception, path: str) -> bool:
+    """Tell whether an error comes from what a file holds; disks and services fail too."""
+    if not isinstance(error, OSError):
+        return True
+    return type(error) is OSError and error.errno is None and not storage.is_url(path)
 
 
 def _rows(
@@ -83,10 +102,8 @@ def _rows(
             if held and names.duration not in columns and not names.end and storage.is_url(path):
                 estimate = _mean_seconds(parquet, sample, group, held)
             row = 0
-            for batch in parquet.iter_batches(
-                batch_size=_ROWS, row_groups=[group], columns=sorted(wanted), use_threads=False
-            ):
-                for values in batch.to_pylist():
+            try:
+                for values in _values(parquet, group, sorted(wanted)):
                     number, row = row, row + 1
                     if number >= from_row:
                         flat = {name: _value(values, name) for name in wanted}
@@ -94,7 +111,28 @@ def _rows(
                             corpus, fields, audio, flat, path, held, group, number, estimate
                         )
                         yield f"{group}:{number}", entry
+            except _damage() as error:
+                if not _is_damage(error, path):
+                    raise
+                yield f"{group}:{row}", _damaged(corpus, parquet, path, group, row, error)
             from_row = 0
+
+
+def _values(parquet: Any, group: int, columns: list[str]) -> Iterator[dict[str, Any]]:
+    """Yield the rows of a row group as far as it can be read."""
+    for batch in parquet.iter_batches(
+        batch_size=_ROWS, row_groups=[group], columns=columns, use_threads=False
+    ):
+        yield from batch.to_pylist()
+
+
+def _damaged(
+    corpus: CorpusConfig, parquet: Any, path: str, group: int, row: int, error: Exception
+) -> Entry:
+    """Say of a row group that cannot be read from a row on what is lost."""
+    lost = parquet.metadata.row_group(group).num_rows - row
+    message = f"{path}: {lost} rows from row {row} of row group {group} on cannot be read ({error})"
+    return bad_entry(corpus, _place(path, group, row), message, "damaged_file")
 
 
 def _entry(
@@ -109,7 +147,7 @@ def _entry(
     estimate: float | None,
 ) -> Entry:
     """Turn a row into an utterance."""
-    place = f"{posixpath.splitext(posixpath.basename(path))[0]}-{group}-{number}"
+    place = _place(path, group, number)
     try:
         name = row.get(audio.path) if audio.path else None
         if not held:
@@ -125,6 +163,11 @@ def _entry(
     except ValueError as error:
         message = f"{path}, row {number} of row group {group}: {error}"
         return bad_entry(corpus, place, message, "bad_row")
+
+
+def _place(path: str, group: int, row: int) -> str:
+    """Name a row after its file and its place in it."""
+    return f"{posixpath.splitext(posixpath.basename(path))[0]}-{group}-{row}"
 
 
 def _leaves(schema: Any) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 from pipeline import storage
 from pipeline.config import CorpusConfig
-from pipeline.corpora.fields import bad_entry, span
+from pipeline.corpora.fields import bad_entry, beginning, span
 from pipeline.corpora.folder import AUDIO_EXTENSIONS
 from pipeline.corpora.lines import check_length, read_lines
 from pipeline.corpora.utterance import RULE_STAGE, Entry, Utterance
@@ -79,9 +79,7 @@ def _entry(
     text = fields[5].strip() if len(fields) > 5 else ""
     if text.startswith("<") and ">" in text:
         text = text.partition(">")[2].strip()
-    start = float(begin)
-    if not start >= 0:
-        raise ValueError(f"the segment starts at {start:g} s")
+    start = beginning(begin)
     duration = span(start, float(end))
     identity = f"{recording}-{label}-{round(start * 1000):07d}-{round(float(end) * 1000):07d}"
     if text.lower() == IGNORED:

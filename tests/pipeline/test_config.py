@@ -100,9 +100,14 @@ def test_corpus_that_cannot_work_is_refused(fields: dict[str, str], message: str
         mine(**fields)
 
 
-def test_same_corpus_and_split_twice_is_refused():
-    with pytest.raises(ValueError, match="twice"):
-        PipelineConfig(output="x", corpora=[mine(), mine()])
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [(("mine", "train"), ("mine", "train")), (("cv", "en-train"), ("cv-en", "train"))],
+)
+def test_two_corpora_that_would_write_the_same_files_are_refused(first, second):
+    corpora = [mine(name=name, split=split) for name, split in (first, second)]
+    with pytest.raises(ValueError, match=f"both write files {'-'.join(first)}-…; give one"):
+        PipelineConfig(output="x", corpora=corpora)
 
 
 def test_two_splits_of_a_corpus_are_fine():

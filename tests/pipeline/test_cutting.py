@@ -120,6 +120,9 @@ def spoken(name: str, start: float, *, recording: str = "r.wav") -> Sample:
     )  # fmt: skip
 
 
+CHANNELS = dict.fromkeys("abcd")
+
+
 @pytest.mark.parametrize(
     ("start", "previous"),
     [
@@ -131,12 +134,21 @@ def spoken(name: str, start: float, *, recording: str = "r.wav") -> Sample:
 )
 def test_a_clip_continues_the_one_before_up_to_a_pause(start, previous):
     rows = [spoken("a", 0.0), spoken("b", start)]
-    assert [s.previous_pseudo_label for s in with_previous(rows, rows)] == [None, previous]
+    completed = with_previous(rows, rows, CHANNELS)
+    assert [s.previous_pseudo_label for s in completed] == [None, previous]
 
 
 def test_only_a_kept_neighbour_of_the_same_recording_is_continued():
     first, second, third = spoken("a", 0.0), spoken("b", 2.0), spoken("c", 4.0)
-    (left,) = with_previous([third], [first, second, third])
+    (left,) = with_previous([third], [first, second, third], CHANNELS)
     assert left.previous_pseudo_label is None
     elsewhere = spoken("d", 2.0, recording="other.wav")
-    assert with_previous([elsewhere], [first, elsewhere])[0].previous_pseudo_label is None
+    (alone,) = with_previous([elsewhere], [first, elsewhere], CHANNELS)
+    assert alone.previous_pseudo_label is None
+
+
+def test_each_side_of_a_call_continues_itself_and_not_the_other():
+    rows = [spoken(name, start) for name, start in (("a", 0.0), ("b", 2.1), ("c", 3.0), ("d", 4.2))]
+    completed = with_previous(rows, rows, {"a": 0, "b": 1, "c": 0, "d": 1})
+    previous = [sample.previous_pseudo_label for sample in completed]
+    assert previous == [None, None, "said in a", "said in b"]

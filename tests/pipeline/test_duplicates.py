@@ -112,6 +112,34 @@ def test_texts_without_spaces_overlap_by_characters(tmp_path: Path):
     assert not index.overlaps(text[:15], "ja")
 
 
+@pytest.mark.parametrize("name", ["set.txt", "set.jsonl"])
+@pytest.mark.parametrize(
+    ("language", "text"),
+    [
+        ("ja", "昨日の夜は友達と一緒に新しい映画を見に行きました"),
+        ("fr", "l'été dernier nous avons passé dix jours à la mer près de Bâle"),
+        ("en", LONG),
+    ],
+)
+def test_texts_without_a_language_are_read_in_that_of_the_label(name, language, text, tmp_path):
+    path = tmp_path / name
+    line = text if path.suffix == ".txt" else json.dumps({"text": text})
+    path.write_text(f"{line}\n", encoding="utf-8")
+    context = read_context(FilterConfig(evaluation_sets=(str(path),)))
+    label = replace(ROW, language=language, pseudo_label=text, duration_seconds=5.0)
+    assert rejection(label, FilterConfig(evaluation_sets=(str(path),)), context) == "contaminated"
+    assert context.contamination is not None
+    assert not context.contamination.overlaps(text[: len(text) // 2], language)
+
+
+@pytest.mark.parametrize("line", ['{"text": "x", "lang": "klingonese"}', '{"text": 5}', "[5]"])
+def test_a_line_that_says_no_text_in_a_known_language_is_refused_by_its_number(line, tmp_path):
+    path = tmp_path / "set.jsonl"
+    path.write_text(line)
+    with pytest.raises(ValueError, match=r"set.jsonl, line 1 is not a manifest line"):
+        read_evaluation_sets([str(path)], 10)
+
+
 def test_an_evaluation_set_that_cannot_be_read_is_refused(tmp_path: Path):
     with pytest.raises(FileNotFoundError, match="none.txt does not exist"):
         read_context(FilterConfig(evaluation_sets=(str(tmp_path / "none.txt"),)))

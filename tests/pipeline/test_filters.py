@@ -5,7 +5,7 @@ import pytest
 
 from pipeline.acceptance import FEATURES, Acceptance, OperatingPoint
 from pipeline.context import Context
-from pipeline.duplicates import Contamination, _runs
+from pipeline.duplicates import Contamination
 from pipeline.filters import (
     CLIP_REASONS,
     REASONS,
@@ -76,9 +76,7 @@ EVIDENCE_OF_NOTHING = Acceptance(
     calibration=(),
     operating_points=(OperatingPoint(threshold=0.5, precision=0.95, recall=0.9),),
 )
-SET = Contamination(
-    10, frozenset(_runs("a b c d e f g h i j k", "en", 10)) | frozenset(_runs("q r s t", "en", 10))
-)
+SET = Contamination(10, [("a b c d e f g h i j k", "en"), ("q r s t", "en")])
 CONTEXT = Context(contamination=SET, acceptance=EVIDENCE_OF_NOTHING)
 
 # Each makes a good clip bad in one way.

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from pipeline.context import Context
-from pipeline.duplicates import Contamination, _runs, find_duplicates
+from pipeline.duplicates import Contamination, find_duplicates
 from pipeline.embedded.text import sentences
 from pipeline.filters import REASONS, FilterConfig, clip_bits, utterance_bits
 from pipeline.ledger import write_ledger
@@ -201,8 +201,7 @@ def test_copies_and_evaluation_sentences_are_found(planted):
     hashed += [replace(r, id=f"copy{r.id}") for r in hashed[:20]]
     assert [key[2] for key in find_duplicates(hashed)] == [f"copy{r.id}" for r in rows[:20]]
     inside = rows[::10]
-    runs = {h for r in inside for h in _runs(r.reference, "en", 10)}
-    index = Contamination(10, frozenset(runs))
+    index = Contamination(10, [(r.reference, "en") for r in inside])
     found = {r.id for r in rows if index.overlaps(r.pseudo_label, "en")}
     assert {r.id for r in inside} <= found
     assert len(found) <= len(inside) / 0.95

@@ -6,7 +6,7 @@ import pytest
 import soundfile
 
 from pipeline import blocks
-from pipeline.config import ClipConfig
+from pipeline.config import ClipConfig, FilterConfig
 from pipeline.layout import Layout
 from pipeline.ledger import read_failures, read_ledger, write_failures
 from pipeline.run import run
@@ -124,6 +124,38 @@ def test_utterance_of_a_pack_is_retried_in_a_clip_of_its_own(
     outcome = run(config, retry_failed=True)
     assert outcome.totals.failed == {}
     assert outcome.totals.planned == 3
+
+
+@pytest.mark.parametrize("mended", [True, False])
+def test_a_copy_of_what_a_retry_labels_is_judged_again(
+    mended, corpus, configure, tones, tmp_path: Path
+):
+    """The first of two copies cannot be read, so the second is kept; then the first is mended."""
+    first, *others = tones(4)
+    original = tmp_path / first["audio_filepath"]
+    sound = original.read_bytes()
+    (tmp_path / "copy.wav").write_bytes(sound)
+    original.write_bytes(bytes(len(sound)))
+    lines = [{**first, "duration": 1.0}, *others, {**first, "audio_filepath": "copy.wav"}]
+    config = configure(
+        corpus(*lines), filter=FilterConfig(drop_duplicates=True), max_failed_fraction=0.5
+    )
+    outcome = run(config)
+    assert (outcome.totals.failed, outcome.totals.kept) == ({"read": 1}, 4)
+    assert outcome.blocks > 1
+    shards = tree(Path(config.output) / "shards")
+
+    if mended:
+        original.write_bytes(sound)
+    again = run(config, retry_failed=True)
+    assert again.totals.kept == 4
+    if mended:
+        assert (again.totals.failed, again.totals.rejected) == ({}, {"duplicate": 1})
+        assert again.rebuilt == again.blocks
+    else:
+        assert (again.totals.failed, again.rebuilt) == ({"read": 1}, 0)
+        assert tree(Path(config.output) / "shards") == shards
+    assert run(config).nothing_to_do
 
 
 class FailsAlways:

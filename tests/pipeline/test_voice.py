@@ -38,6 +38,21 @@ def test_no_speech_is_cut_away(probabilities):
     assert all(kept[first:last].all() for first, last in found)
 
 
+@given(PROBABILITIES, st.integers(12, 100))
+def test_no_speech_is_padded_away(probabilities, max_frames):
+    cuts = cut(speech(probabilities), probabilities, max_frames)
+    for (first, last), (low, high) in zip(
+        cuts, pad(cuts, max_frames, len(probabilities)), strict=True
+    ):
+        assert low <= first < last <= high
+
+
+def test_a_span_as_long_as_the_limit_keeps_its_end():
+    assert pad([(10, 60)], 50, 100) == [(10, 60)]
+    assert pad([(10, 59)], 50, 100) == [(9, 59)]
+    assert pad([(10, 40)], 50, 100) == [(7, 43)]
+
+
 def frames(*stretches: tuple[float, float]) -> np.ndarray:
     """Probabilities by (seconds, probability)."""
     return np.concatenate([np.full(round(s / FRAME_SECONDS), p, "f4") for s, p in stretches])

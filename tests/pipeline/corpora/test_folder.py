@@ -8,6 +8,7 @@ from pipeline import corpora
 from pipeline.audio import AudioError, load_audio
 from pipeline.corpora import CorpusError, Utterance
 from pipeline.ledger import Failure
+from pipeline.schema import to_json
 from tests.pipeline.conftest import write_tone
 from tests.pipeline.corpora.material import check_positions, configured, read_all
 
@@ -127,6 +128,26 @@ def test_name_that_is_not_utf8_is_a_failure(tmp_path: Path):
     assert isinstance(bad, Failure)
     assert bad.error == "bad_name"
     bad.id.encode()
+
+
+def test_folder_whose_name_is_not_utf8_fails_and_those_beside_it_are_read(tmp_path: Path):
+    try:
+        folders = [tmp_path / os.fsdecode(name) for name in (b"caf\xe9", b"caf\xc3\xa9", b"caz")]
+        for folder in folders:
+            (folder / "in").mkdir(parents=True)
+    except OSError:
+        pytest.skip("this filesystem has UTF-8 names only")
+    tone = write_tone(tmp_path / "z.wav", 0.1)
+    for folder in folders:
+        shutil.copy(tone, folder / "a.wav")
+        shutil.copy(tone, folder / "in/b.wav")
+    entries = check_positions(configured("folder", tmp_path, references=False))
+    good = [entry.id for entry in entries if isinstance(entry, Utterance)]
+    assert good == ["z", "café/a", "café/in/b", "caz/a", "caz/in/b"]
+    bad = [entry for entry in entries if isinstance(entry, Failure)]
+    assert [entry.id for entry in bad] == ["caf\\udce9/a", "caf\\udce9/in/b"]
+    assert {entry.error for entry in bad} == {"bad_name"}
+    to_json(bad[0]).encode()
 
 
 def test_symlink_loop_is_told_once_and_not_followed_and_a_link_to_a_folder_is(

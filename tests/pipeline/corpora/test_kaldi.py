@@ -74,6 +74,8 @@ def test_commands_are_refused_and_not_run(tmp_path: Path):
         ("u1 m1 -2 1.0", "the segment starts at -2 s"),
         ("u1 m1 a b", "could not convert"),
         ("u1 m1 nan 1", "the segment starts at nan s"),
+        ("u1 m1 0 inf", "the segment ends at inf s but starts at 0 s"),
+        ("u1 m1 inf -1", "the segment starts at inf s"),
         ("u1 m1", "expected: utterance recording start end"),
         ("u1 m9 0 1", "wav.scp has no recording 'm9'"),
         ("u9 m1 0 1", "text has no line for 'u9'"),

@@ -3,6 +3,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from pipeline import corpora
 from pipeline.corpora import Utterance
 from pipeline.ledger import Failure
@@ -95,6 +97,47 @@ def test_bad_lines_are_failures(tmp_path: Path):
         strict=True,
     ):
         assert expected in message
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"recording": None}, "recording None has 0 sources"),
+        ({"recording": "r"}, "recording must be an object, got 'r'"),
+        ({"recording": {"id": "r", "sources": ["a.wav"]}}, "sources must be a list of objects"),
+        ({"supervisions": ["s"]}, "supervisions must be a list of objects, got ['s']"),
+        ({"supervisions": {"id": "s"}}, "supervisions must be a list of objects"),
+        ({"supervisions": [supervision("s", "r", custom=5)]}, "custom must be an object, got 5"),
+        ({"supervisions": [supervision("s", "r", start="1")]}, "start must be seconds"),
+        ({"start": [1]}, "start must be seconds"),
+        ({"start": 10**400}, "start must be seconds"),
+    ],
+)
+def test_a_cut_of_another_shape_is_a_failure_and_the_next_is_read(tmp_path, changes, message):
+    cut = {"id": "c", "start": 4.0, "duration": 5.0, "recording": recording("r")}
+    cut |= {"supervisions": [supervision("s", "r")]}
+    bad, good = check_positions(
+        configured("lhotse", write(tmp_path / "cuts.jsonl", cut | changes, cut))
+    )
+    assert isinstance(bad, Failure)
+    assert isinstance(good, Utterance)
+    assert message in bad.message
+
+
+def test_a_cut_without_a_start_begins_with_its_recording(tmp_path: Path):
+    cut = {"id": "c", "start": None, "duration": 5.0, "recording": recording("r")}
+    line = cut | {"supervisions": [supervision("s", "r", start=None)]}
+    (utterance,) = read_all(configured("lhotse", write(tmp_path / "cuts.jsonl", line)))
+    assert utterance.start_seconds == 0.0
+
+
+@pytest.mark.parametrize("name", [["a"], {"a": 1}, None])
+def test_a_supervision_of_no_recording_is_a_failure(tmp_path: Path, name: Any):
+    recordings = write(tmp_path / "r.jsonl", recording("a"))
+    path = write(tmp_path / "s.jsonl", supervision("1", name))
+    (bad,) = corpora.read(configured("lhotse", path, audio=str(recordings)))
+    assert isinstance(bad, Failure)
+    assert "has no recording" in bad.message
 
 
 def test_supervisions_without_recordings_say_what_is_missing(tmp_path: Path):

@@ -10,6 +10,7 @@ from pipeline import corpora
 from pipeline.config import ColumnsConfig, CorpusConfig
 from pipeline.corpora import CorpusError, Utterance
 from pipeline.ledger import Failure
+from pipeline.schema import to_json
 from tests.pipeline.conftest import Corpus
 from tests.pipeline.corpora.material import check_positions, configured, read_all
 
@@ -75,7 +76,13 @@ def test_absolute_audio_path_stays_absolute(corpus: Corpus):
         ({"audio_filepath": "a.wav", "text": "x", "duration": 0}, "duration is 0"),
         ({"audio_filepath": "a.wav", "text": "x", "offset": -1}, "offset must be seconds"),
         ('{"audio_filepath": "a.wav", "text": "x", "offset": NaN}', "offset must be seconds"),
+        ({"audio_filepath": "a.wav", "text": "x", "offset": 1e306}, "offset must be seconds"),
+        ({"audio_filepath": "a.wav", "text": "x", "duration": 10**400}, "duration must be seconds"),
         ({"audio_filepath": "a.wav", "text": "x", "lang": "klingonese"}, "is not known"),
+        ({"audio_filepath": "a.wav", "text": "hi \ud83d"}, "text is not valid Unicode"),
+        ({"audio_filepath": "a\udce9.wav", "text": "x"}, "audio_filepath is not valid Unicode"),
+        ({"audio_filepath": "a.wav", "text": "x", "id": "\ud83d"}, "id is not valid Unicode"),
+        ({"audio_filepath": "a.wav", "\ud83d": "x"}, "the fields are audio_filepath, \\ud83d"),
     ],
 )
 def test_bad_line_is_a_failure_and_the_others_are_read(corpus: Corpus, line, message: str):
@@ -86,6 +93,7 @@ def test_bad_line_is_a_failure_and_the_others_are_read(corpus: Corpus, line, mes
     assert isinstance(bad, Failure)
     assert (bad.id, bad.stage, bad.error) == ("mine-train-line-2", "plan", "bad_line")
     assert message in bad.message
+    to_json(bad).encode()  # or the failures could not be written
 
 
 def test_line_that_is_not_utf8_is_a_failure(tmp_path: Path):

@@ -1,3 +1,5 @@
+import errno
+import os
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +11,7 @@ import pytest
 from pipeline import corpora
 from pipeline.audio import AudioError, encode_flac, load_audio
 from pipeline.config import ColumnsConfig
-from pipeline.corpora import Utterance
+from pipeline.corpora import CorpusError, Utterance, parquet
 from pipeline.ledger import Failure
 from tests.pipeline.conftest import write_tone
 from tests.pipeline.corpora.material import check_positions, configured, read_all
@@ -120,6 +122,47 @@ def test_damaged_file_fails_and_the_next_is_read(tmp_path: Path):
     assert isinstance(bad, Failure)
     assert isinstance(good, Utterance)
     assert bad.error == "damaged_file"
+
+
+def test_damaged_page_costs_its_row_group_and_the_others_are_read(tmp_path: Path):
+    path = write(tmp_path / "a.parquet", hub_rows(9))
+    write(tmp_path / "b.parquet", hub_rows(1, first=9))
+    with pq.ParquetFile(path) as file:
+        chunks = [file.metadata.row_group(1).column(i) for i in range(file.metadata.num_columns)]
+    (text,) = [chunk for chunk in chunks if chunk.path_in_schema == "text"]
+    data = bytearray(path.read_bytes())
+    data[text.dictionary_page_offset] ^= 0xFF
+    path.write_bytes(data)
+    entries = check_positions(configured("parquet", tmp_path))
+    good = [entry.id for entry in entries if isinstance(entry, Utterance)]
+    assert good == [f"u{i}" for i in (0, 1, 2, 6, 7, 8, 9)]
+    (bad,) = [entry for entry in entries if isinstance(entry, Failure)]
+    assert (bad.id, bad.error) == ("mine-train-a-1-0", "damaged_file")
+    assert f"{path}: 3 rows from row 0 of row group 1 on cannot be read" in bad.message
+
+
+def test_rows_before_a_damaged_page_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(parquet, "_ROWS", 2)
+    path = tmp_path / "a.parquet"
+    table = pa.Table.from_pylist(hub_rows(8))
+    pq.write_table(table, path, row_group_size=6, use_dictionary=False, compression="none")
+    path.write_bytes(path.read_bytes().replace(b"text 4", b"tex\xff 4"))
+    *first, bad, seventh, eighth = check_positions(configured("parquet", path))
+    good = [entry.id for entry in (*first, seventh, eighth) if isinstance(entry, Utterance)]
+    assert good == ["u0", "u1", "u2", "u3", "u6", "u7"]
+    assert isinstance(bad, Failure)
+    assert "2 rows from row 4 of row group 0 on cannot be read ('utf-8' codec" in bad.message
+
+
+def test_a_disk_that_fails_is_no_damaged_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    path = write(tmp_path / "a.parquet", hub_rows(3))
+
+    def fails(*_):
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr(parquet, "_values", fails)
+    with pytest.raises(CorpusError, match=r"a\.parquet cannot be read: .*Input/output error"):
+        list(corpora.read(configured("parquet", path)))
 
 
 def test_row_without_text_is_a_failure(tmp_path: Path):

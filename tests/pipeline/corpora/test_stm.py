@@ -17,6 +17,8 @@ TALK = """\
 Talk_2010 1 Talk_2010 0.00 1.00 <o,f0,male> ignore_time_segment_in_scoring
 Talk_2010 1 Talk_2010 1.00 2.50 <o,f0,male> there 's a <unk> word
 Talk_2010 1 Talk_2010 2.50 2.00 <o,f0,male> backwards
+Talk_2010 1 Talk_2010 2.50 inf <o,f0,male> without an end
+Talk_2010 1 Talk_2010 1e306 1e307 <o,f0,male> in no recording
 Talk_2010 9 Talk_2010 2.00 2.50 <o,f0,male> what channel
 Talk_2010 1
 Gone_2010 1 Gone 0 1 <o,f0,male> no such recording
@@ -39,7 +41,7 @@ def tedlium(root: Path) -> Path:
 def test_tedlium_layout(tmp_path: Path):
     tedlium(tmp_path)
     config = configured("stm", tmp_path / "stm", audio=str(tmp_path / "sph"))
-    ignored, good, reversed_, channel, short, gone, last = check_positions(config)
+    ignored, good, reversed_, *endless, channel, short, gone, last = check_positions(config)
     assert isinstance(good, Utterance)
     assert good.reference == "there 's a <unk> word"
     assert (good.id, good.speaker) == ("Talk_2010-1-0001000-0002500", "Talk_2010")
@@ -47,11 +49,14 @@ def test_tedlium_layout(tmp_path: Path):
     assert load_audio(good.path, 1.0, 1.5, channel=good.channel).size == 24_000
     assert isinstance(ignored, Failure)
     assert (ignored.stage, ignored.error) == (RULE_STAGE, "ignored_segment")
-    messages = [e.message for e in (reversed_, channel, short, gone) if isinstance(e, Failure)]
+    bad = (reversed_, *endless, channel, short, gone)
+    messages = [e.message for e in bad if isinstance(e, Failure)]
     assert "the segment ends at 2 s but starts at 2.5 s" in messages[0]
-    assert "channel '9'" in messages[1]
-    assert "expected: recording channel" in messages[2]
-    assert f"there is no recording 'Gone_2010' in {tmp_path}/sph" in messages[3]
+    assert "the segment ends at inf s but starts at 2.5 s" in messages[1]
+    assert "the segment starts at 1e+306 s" in messages[2]
+    assert "channel '9'" in messages[3]
+    assert "expected: recording channel" in messages[4]
+    assert f"there is no recording 'Gone_2010' in {tmp_path}/sph" in messages[5]
     assert isinstance(last, Utterance)
 
 

@@ -1,5 +1,6 @@
 import io
 import json
+import os
 import tarfile
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from pipeline.audio import encode_flac, load_audio, probe
 from pipeline.config import ColumnsConfig
 from pipeline.corpora import Utterance
 from pipeline.ledger import Failure
+from pipeline.schema import to_json
 from tests.pipeline.corpora.material import check_positions, configured, read_all
 
 ROOT = Path(__file__).parents[3]
@@ -73,6 +75,17 @@ def test_member_that_points_outside_is_a_failure(tmp_path: Path, name: str):
     assert isinstance(bad, Failure)
     assert isinstance(good, Utterance)
     assert "points outside of the tar" in bad.message
+
+
+@pytest.mark.parametrize("name", [b"caf\xe9.flac", b"caf\xe9/a.flac", b"a.caf\xe9.flac"])
+def test_member_whose_name_is_not_utf8_is_a_failure(tmp_path: Path, name: bytes):
+    text = (os.fsdecode(name).partition(".")[0] + ".txt", b"hello")
+    members = [(os.fsdecode(name), flac(0.1)), text, *sample("x")]
+    bad, good = check_positions(configured("webdataset", write_tar(tmp_path / "a.tar", members)))
+    assert isinstance(bad, Failure)
+    assert isinstance(good, Utterance)
+    assert "is not UTF-8" in bad.message
+    to_json(bad).encode()
 
 
 def test_link_in_a_tar_is_a_failure(tmp_path: Path):
