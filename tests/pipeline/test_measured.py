@@ -209,23 +209,15 @@ def test_copies_and_evaluation_sentences_are_found(planted):
 
 def test_a_planted_defect_is_found_inside_a_pack(tmp_path):
     planted = (EMBEDDED_FOLDER / "planted.jsonl").read_text("utf-8").splitlines()
-    defect = json.loads(planted[0])["id"]
+    texts = {"fine": "they went by train", json.loads(planted[0])["id"]: "FOR IT WAS RAINING"}
     rng = random.Random(0)
     pack = replace(
-        row(0, "they went by train for it was raining", "they went by train", rng),
-        id="fine_and_1_more",
-        utterances=(
+        row(0, " ".join(texts.values()), " ".join(texts.values()), rng),
+        utterances=tuple(
             ClipUtterance(
-                id="fine",
-                start=0.0,
-                duration=1.5,
-                reference="they went by train",
-                pseudo_label="they went by train",
-                wer=0.0,
-            ),
-            ClipUtterance(
-                id=defect, start=1.5, duration=1.5, reference="for it was raining", wer=1.0
-            ),
+                id=name, start=1.5 * i, duration=1.5, reference=text, pseudo_label=text, wer=0.0
+            )
+            for i, (name, text) in enumerate(texts.items())
         ),
     )
     other = replace(row(1, "somewhere else", "somewhere else", rng), corpus="mine")
@@ -233,9 +225,9 @@ def test_a_planted_defect_is_found_inside_a_pack(tmp_path):
     for part, one in zip(parts, (other, pack), strict=True):
         write_ledger(part, [one], {})
     judged = judge_parts(parts, FilterConfig())
-    found = {m.reason: m for m in measure_planted(parts[1:], judged, ["planted"], 0.1)}
-    assert found["empty_label"].rejected == 1
-    assert (found["any"].precision, found["any"].recall) == (1.0, 1.0)
+    (uppercase, everything) = measure_planted(parts[1:], judged, ["planted"], 0.1)
+    assert (uppercase.reason, uppercase.rejected) == ("uppercase", 1)
+    assert (everything.precision, everything.recall) == (1.0, 1.0)
 
 
 def _hashed(row: Sample, audio_sha256: str) -> Sample:
