@@ -12,7 +12,7 @@ from pipeline.plan import Plan
 from pipeline.schema import MAX_CLIP_SECONDS, ShardEntry
 from pipeline.scoring import metric_of
 from pipeline.shards import CommitRecord
-from pipeline.sweep import Judged, hours
+from pipeline.sweep import Judged, hours, mean_rate
 
 HISTOGRAM_EDGES = (0.0, 0.05, 0.1, 0.15, 0.2, 0.3, 0.5, 0.75, 1.0)
 """Upper edges of the bins, inclusive; one more bin holds the rest."""
@@ -127,8 +127,7 @@ def by_language(judged: Judged) -> tuple[LanguageReport, ...]:
 
 
 def _corpus_rate(judged: Judged, where: np.ndarray) -> float | None:
-    words = float(np.nansum(judged.lengths[where]))
-    return round(float(np.nansum(judged.errors[where])) / words, 5) if words else None
+    return mean_rate(judged.errors[where], judged.lengths[where])
 
 
 def histogram(values: np.ndarray, seconds: np.ndarray, edges: Sequence[float]) -> tuple[Bin, ...]:

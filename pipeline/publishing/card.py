@@ -18,6 +18,7 @@ from pipeline.publishing.features import features
 from pipeline.publishing.layout import configurations, split_name
 from pipeline.publishing.licences import hub_name
 from pipeline.schema import Index
+from pipeline.sweep import SweepPoint
 from pipeline.upload import public_name
 
 _SIZES = (
@@ -93,6 +94,7 @@ def _body(index: Index, facts: Facts, repo_id: str) -> str:
         keep_trailing_newline=True,
     )
     environment.filters["hours"] = hours_text
+    environment.filters["mean_rate"] = mean_rate_text
     teacher = public_name(str(index.teacher.get("model", "unknown")))
     first = min(facts.splits, key=lambda split: (split.split != "train", split.corpus))
     unreferenced = [s for s in facts.splits if s.split in index.filter.get("splits", ("train",))]
@@ -122,12 +124,22 @@ def _body(index: Index, facts: Facts, repo_id: str) -> str:
     )
 
 
+def mean_rate_text(point: SweepPoint) -> str:
+    """Write the error rate of what a threshold keeps, or both if two metrics judge it; "" if none.
+
+    A card of an earlier release knows only the rate of all.
+    """
+    if point.mean_wer is not None:
+        return f"{point.mean_wer:.4f}"
+    return ", ".join(f"{rate:.4f} ({metric})" for metric, rate in point.mean_rates.items())
+
+
 def unreferenced_text(filtered: list[Any], facts: Facts) -> str:
     """Name the corpora that were filtered without any transcript; "" if there is none."""
     names = []
     for corpus in sorted({split.corpus for split in filtered}):
         points = facts.sweep_of(corpus)
-        if points and all(point.mean_wer is None for point in points):
+        if points and not any(map(mean_rate_text, points)):
             names.append(corpus)
     return ", ".join(names)
 

@@ -74,6 +74,16 @@ def test_page_is_one_file_and_escapes_what_it_shows(finished: Path):
     assert page.startswith("<!doctype html>")
 
 
+def test_page_shows_the_rate_of_each_metric_where_there_are_two(finished: Path):
+    report = write_report(finished)
+    both = dataclasses.replace(
+        report.sweep[-1], mean_wer=None, mean_rates={"wer": 0.125, "cer": 0.05}
+    )
+    page = render(dataclasses.replace(report, sweep=(*report.sweep[:-1], both)), {})
+    assert "12.5 % WER" in page
+    assert "5.0 % CER" in page
+
+
 def test_report_is_made_again_without_teacher_and_audio(finished: Path, monkeypatch, tmp_path):
     first = (finished / "report.json").read_text()
     (finished / "report.json").unlink()

@@ -8,6 +8,7 @@ import pytest
 from pipeline.filters import FilterConfig, rejection
 from pipeline.ledger import write_ledger
 from pipeline.schema import Sample, Segment
+from pipeline.scoring import score
 from pipeline.sweep import count_rules, judge, judge_parts, sweep, sweep_groups
 
 BASE = Sample(
@@ -70,6 +71,39 @@ def test_groups_add_up_to_the_whole():
         for i, point in enumerate(whole):
             assert sum(points[i].clips for points in groups.values()) == point.clips
     assert list(sweep_groups(judged)["duration"]) == ["0-1 s", "1-2 s", "2-5 s"]
+
+
+def test_word_errors_and_character_errors_are_not_added_up():
+    japanese = dataclasses.replace(
+        BASE, id="ja", language="ja", metric="cer", reference="昨日、映画を見ました。",
+        pseudo_label="昨日、映画を見ました。", duration_seconds=3.0,
+    )  # fmt: skip
+    wrong = dataclasses.replace(japanese, id="ja2", cer=1 / 9, substitutions=1)
+    english = dataclasses.replace(BASE, wer=1 / 8, substitutions=1)
+    judged = judge([english, japanese, wrong], FilterConfig(speaking_rate="off"))
+    whole, strict = sweep(judged, [0.2, 0.0])
+    assert whole.mean_wer is None
+    assert whole.mean_rates == pytest.approx({"wer": 1 / 8, "cer": 1 / 18}, abs=1e-5)
+    assert (strict.mean_wer, strict.mean_rates) == (0.0, {"cer": 0.0})
+    languages = sweep_groups(judged, [0.2])["language"]
+    assert languages["en"][0].mean_wer == pytest.approx(1 / 8)
+    assert languages["ja"][0].mean_wer == pytest.approx(1 / 18, abs=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("language", "text", "metric", "length"),
+    [
+        ("ja", "昨日、映画を見ました。", "cer", 9),
+        ("fr", "Comment ça va ? – Bien !", "wer", 4),
+        ("en", "the cat sat", "wer", 3),
+    ],
+)
+def test_references_without_errors_are_as_long_as_they_are_judged(language, text, metric, length):
+    row = dataclasses.replace(
+        BASE, language=language, metric=metric, reference=text, pseudo_label=text
+    )
+    assert judge([row], FilterConfig()).lengths.tolist() == [length]
+    assert score(text, text, language).reference_length == length
 
 
 @pytest.mark.parametrize("limit", [-0.1, float("nan"), float("inf")])

@@ -1,8 +1,11 @@
 """What the card of a dataset says of its filter."""
 
+import dataclasses
+
 import pytest
 
-from pipeline.publishing.card import limits_of, perfect_words
+from pipeline.publishing.card import limits_of, mean_rate_text, perfect_words
+from pipeline.sweep import SweepPoint
 
 
 @pytest.mark.parametrize(
@@ -34,3 +37,12 @@ def test_limits_that_are_off_are_not_told():
         ("contamination_words", "`10`"),
         ("evaluation_sets", "`test.jsonl`"),
     ]
+
+
+def test_a_mean_rate_is_named_where_two_metrics_judge_and_absent_without_references():
+    point = SweepPoint(max_wer=0.1, clips=3, hours=1.0, mean_wer=None)
+    assert mean_rate_text(point) == ""
+    both = dataclasses.replace(point, mean_rates={"wer": 0.125, "cer": 0.05})
+    assert mean_rate_text(both) == "0.1250 (wer), 0.0500 (cer)"
+    of_an_earlier_release = dataclasses.replace(point, mean_wer=0.02)
+    assert mean_rate_text(of_an_earlier_release) == "0.0200"

@@ -125,7 +125,7 @@ def test_the_card_tells_the_numbers_of_the_run(finished: Path, hub: HubServer):
 def test_the_card_says_which_corpora_have_no_transcripts(finished: Path, output: Path):
     report = json.loads((output / "report.json").read_text())
     for point in report["sweep_by"]["corpus"]["bells"]:
-        point["mean_wer"] = None
+        point |= {"mean_wer": None, "mean_rates": {}}
     (output / "report.json").write_text(json.dumps(report))
     from pipeline.publishing.dataset import plan_publication
 
