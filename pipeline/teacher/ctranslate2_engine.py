@@ -24,8 +24,6 @@ from pipeline.teacher.vocabulary import Vocabulary, read_vocabulary
 
 _REPLAY_ROWS = 4
 """Clips replayed together; every step of each keeps the scores of the whole vocabulary."""
-_CONTINUE = 16
-"""Tokens that a guess is continued by where it ended too early."""
 
 
 def load(config: TeacherConfig, revision: str) -> "CTranslate2Engine":
@@ -175,9 +173,8 @@ class CTranslate2Engine:
         vocabulary = self.vocabulary
         while active := [i for i, replay in enumerate(replays) if not replay.done]:
             some = [replays[i] for i in active]
-            prefixes = [[*replay.prompt, *replay.guess] for replay in some]
+            prefixes = [[*replay.prompt, *replay.told] for replay in some]
             rows, num_task = states[active], len(some[0].prompt)
-            longest = max(len(replay.guess) for replay in some)
             rules_off = not search.timestamps
             if search.timestamps and num_task > 1:
                 # The engine looks at the first clip to see whether its own rules for timestamps
@@ -186,13 +183,13 @@ class CTranslate2Engine:
                 prefixes, rows = [aside, *prefixes], np.concatenate([np.zeros_like(rows[:1]), rows])
                 rules_off = True
             if rules_off:
-                num_steps = min(longest + _CONTINUE, search.max_tokens)
+                num_steps = min(max(replay.reach for replay in some), search.max_tokens)
             else:  # only the scores of what it is told to say are bare: one more, whatever it is
                 prefixes = [[*prefix, 0] for prefix in prefixes]
-                num_steps = min(longest + 1, search.max_tokens)
+                num_steps = min(1 + max(len(replay.told) for replay in some), search.max_tokens)
             results = self._bare_scores(_view(rows), prefixes, num_steps, num_task)
             for replay, result in zip(some, results[len(results) - len(some) :], strict=True):
-                path = list(result.sequences_ids[0]) if rules_off else replay.guess
+                path = list(result.sequences_ids[0]) if rules_off else replay.told
                 scores = [_array(step).ravel() for step in result.logits[0]]
                 replay.follow(path, scores, vocabulary, search)
 

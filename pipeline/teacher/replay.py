@@ -14,6 +14,11 @@ from pipeline.teacher.rules import LEAST_LOGPROB, constrain, log_softmax
 from pipeline.teacher.sampling import Sampler
 from pipeline.teacher.vocabulary import Vocabulary
 
+_CONTINUE = 16
+"""Tokens that the first guess is continued by, where it ended too early."""
+_AT_LEAST = 4
+"""Tokens that are looked at in one go, also where guesses are hardly ever right."""
+
 
 class Replay:
     """One clip while its tokens are chosen."""
@@ -24,12 +29,22 @@ class Replay:
         """Begin with what the engine's own search said; `given` keeps it and only scores it."""
         self.prompt, self.guess = prompt, list(first_guess.tokens)
         self.done = False
+        self.reach = len(self.guess) + _CONTINUE
         self._given = list(first_guess.tokens) if given else None
         self._sampler = sampler
         self._no_speech_prob = first_guess.no_speech_prob
         self._tokens: list[int] = []
         self._logprobs: list[float] = []
         self._ended = False
+
+    @property
+    def told(self) -> list[int]:
+        """What the engine is to be told to say, before it goes on by itself up to `reach` tokens.
+
+        That is all of the guess at first, then twice as far as it was right the last time: the
+        engine says what was chosen again each time, and the rest would be said for nothing.
+        """
+        return self.guess[: self.reach]
 
     def follow(
         self,
@@ -41,12 +56,13 @@ class Replay:
         """Choose tokens as long as they are those of the path.
 
         Args:
-            path: what the engine said; it begins with `guess`.
+            path: what the engine said; it begins with `told`.
             scores: at each place of the path, [vocabulary], as the model gives them.
             vocabulary: of the model.
             search: how to decode.
         """
-        for place in range(len(self._tokens), len(scores)):
+        chosen_before = len(self._tokens)
+        for place in range(chosen_before, len(scores)):
             allowed = constrain(
                 scores[place], self._tokens, vocabulary, timestamps=search.timestamps
             )
@@ -62,7 +78,10 @@ class Replay:
             if place >= len(path) or token != path[place]:
                 break
         # One token is often another in the same place, so what follows it is kept as a guess.
-        self.guess = [*self._tokens, *path[len(self._tokens) :]][: search.max_tokens]
+        self.guess = [*self._tokens, *path[len(self._tokens) :], *self.guess[len(path) :]]
+        self.guess = self.guess[: search.max_tokens]
+        was_right = len(self._tokens) - chosen_before
+        self.reach = min(len(self._tokens) + max(2 * was_right, _AT_LEAST), search.max_tokens)
 
     def _choose(self, allowed: np.ndarray, place: int, end: int) -> int:
         if self._given is None:

@@ -59,7 +59,7 @@ def test_the_guess_decides_nothing(guess, temperature, timestamps, seed):
     replay = Replay([0], sampler, guessed(guess))
     rounds = 0
     while not replay.done:
-        path = replay.guess
+        path = replay.told
         places = min(len(path) + 1, MAX_TOKENS)
         replay.follow(path, [model(path[:n]) for n in range(places)], VOCABULARY, search)
         rounds += 1
@@ -80,6 +80,26 @@ def test_a_right_guess_takes_one_round():
     places = min(len(tokens) + 1, MAX_TOKENS)
     replay.follow(tokens, [model(tokens[:n]) for n in range(places)], VOCABULARY, search)
     assert replay.done
+
+
+def test_a_guess_that_is_hardly_ever_right_is_not_said_to_its_end():
+    search = Search(timestamps=False, max_tokens=200)
+    sampler = make_sampler(np.zeros(8), 1.0, seed=0, max_tokens=200)
+    replay = Replay([0], sampler, guessed([SOME[0]] * 200))
+
+    def without_end(said: list[int]) -> np.ndarray:
+        scores = model(said)
+        scores[VOCABULARY.end] = -20.0
+        return scores
+
+    said = []
+    while not replay.done:
+        path = replay.told
+        said.append(len(path))
+        replay.follow(path, [without_end(path[:n]) for n in range(len(path))], VOCABULARY, search)
+    assert said[0] == 200
+    assert len(said) > 20
+    assert sum(said) < 0.75 * 200 * len(said)
 
 
 def test_given_tokens_are_scored_and_kept():
