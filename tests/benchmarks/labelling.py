@@ -400,8 +400,8 @@ def main() -> None:
     parser.add_argument(
         "--no-fallback",
         action="store_true",
-        help="decode once: two of the peers never decode a poor label again, so with a teacher that "
-        "often fails its own checks only this compares like with like",
+        help="decode once: two of the peers never decode a poor label again, so with a teacher "
+        "that often fails its own checks only this compares like with like",
     )
     parser.add_argument("--systems", nargs="*", default=list(SYSTEMS), help="beginnings of names")
     parser.add_argument("--corpora", nargs="*", default=CORPORA)
