@@ -50,9 +50,9 @@ class Setting:
     fallback: bool = True
 
     @property
-    def temperatures(self) -> list[float]:
+    def temperatures(self) -> tuple[float, ...]:
         """Those that a clip is decoded at until its label passes, by the systems that do so."""
-        return [0.0, 0.2, 0.4, 0.6, 0.8, 1.0] if self.fallback else [0.0]
+        return (0.0, 0.2, 0.4, 0.6, 0.8, 1.0) if self.fallback else (0.0,)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -133,7 +133,7 @@ def faster_whisper(setting: Setting, dtype: str, *, batched: bool) -> Label:
             options: dict[str, Any] = {
                 "language": LANGUAGE,
                 "beam_size": 1,
-                "temperature": setting.temperatures,
+                "temperature": list(setting.temperatures),
                 "condition_on_previous_text": False,
                 "without_timestamps": not setting.timestamps,
                 "vad_filter": batched and len(clip) > WINDOW_SECONDS * SAMPLE_RATE,
@@ -215,7 +215,7 @@ def openai_whisper(setting: Setting) -> Label:
                 language=LANGUAGE,
                 condition_on_previous_text=False,
                 without_timestamps=not setting.timestamps,
-                temperature=tuple(setting.temperatures),
+                temperature=setting.temperatures,
                 fp16=False,
             )["text"].strip()
             for clip in clips

@@ -65,9 +65,9 @@ def test_the_choice_of_no_timestamps_is_given_and_not_asked_for(
 def test_a_label_that_was_written_without_timestamps_teaches_none(tokenizer: WhisperTokenizer):
     segments = (Segment(start=0.0, end=2.5, text="the old house"),)
     words = tokenizer(" the old house", add_special_tokens=False).input_ids
-    ends = tokenizer.convert_tokens_to_ids(["<|0.00|>", "<|2.50|>"])
+    start, end = map(tokenizer.convert_tokens_to_ids, ("<|0.00|>", "<|2.50|>"))
     plain = make_sample("the old house", 2.5, segments=segments, tokens=tuple(words))
-    timed = dataclasses.replace(plain, tokens=(ends[0], *words, ends[1]))
+    timed = dataclasses.replace(plain, tokens=(start, *words, end))
     without, with_times = (target(s, tokenizer, timestamps=True) for s in (plain, timed))
     assert "<|notimestamps|>" in names(tokenizer, without.decoder_input_ids)
     assert {"<|0.00|>", "<|2.50|>"} <= set(names(tokenizer, with_times.labels))
