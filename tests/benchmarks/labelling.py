@@ -238,9 +238,7 @@ SYSTEMS: dict[str, Callable[[Setting], Label]] = {
     "transformers pipeline float32": transformers_pipeline,
     "openai-whisper float32": openai_whisper,
 }
-CORPORA = ("short", "short, packed", "short, packed to 10 s", "long")
-SHORT_PACK_SECONDS = 10.0
-"""For a teacher of short windows that was trained on speech of this length."""
+CORPORA = ("short", "short, packed", "short, in smaller packs", "long")
 PACKING = ("ours",)
 """Systems that are also given short utterances joined to windows."""
 
@@ -294,21 +292,26 @@ def _joined(members: Sequence[Item], pause: np.ndarray) -> Item:
 
 
 def utterances(manifest: Path, minutes: float, max_seconds: float) -> list[Item]:
-    """Read the utterances of a manifest that are not too long, up to so many minutes."""
+    """Read the utterances of a manifest that are not too long, up to so many minutes.
+
+    Of a reader's takes of a sentence only the first: one after the other, in a pack, they are no
+    speech that anybody would label, and a decoder says a repeated sentence once.
+    """
     items: list[Item] = []
+    said: set[str] = set()
     total = 0.0
     with manifest.open(encoding="utf-8") as lines:
         for line in lines:
             fields = json.loads(line)
-            if not fields["text"].strip() or fields.get("duration", 0) > max_seconds:
+            text = fields["text"].strip()
+            if not text or text in said or fields.get("duration", 0) > max_seconds:
                 continue
             path = manifest.parent / fields["audio_filepath"]
             if not path.is_file():
                 continue
             audio = load_audio(path, fields.get("offset", 0.0), fields.get("duration"))
-            items.append(
-                Item(audio=audio, reference=fields["text"], speaker=fields.get("speaker", ""))
-            )
+            items.append(Item(audio=audio, reference=text, speaker=fields.get("speaker", "")))
+            said.add(text)
             total += len(audio) / SAMPLE_RATE
             if total >= minutes * 60:
                 break
@@ -352,9 +355,7 @@ def measure(
     for corpus, items in corpora.items():
         seconds: dict[str, list[float]] = {name: [] for name in workers}
         last: dict[str, tuple[Any, float]] = {}
-        takes_part = [
-            name for name in workers if "packed" not in corpus or name.startswith(PACKING)
-        ]
+        takes_part = [name for name in workers if "pack" not in corpus or name.startswith(PACKING)]
         for repeat in range(repeats + 1):
             for name in takes_part:
                 connection = workers[name][1]
@@ -405,6 +406,9 @@ def main() -> None:
     )
     parser.add_argument("--systems", nargs="*", default=list(SYSTEMS), help="beginnings of names")
     parser.add_argument("--corpora", nargs="*", default=CORPORA)
+    parser.add_argument(
+        "--pack-seconds", type=float, default=10.0, help="the smaller packs: what a teacher knows"
+    )
     parser.add_argument("--output", type=Path)
     options = parser.parse_args()
     if options.teacher == "embedded":
@@ -421,7 +425,7 @@ def main() -> None:
         fallback=not options.no_fallback,
     )
     short = utterances(manifest, options.minutes, max_seconds=8.0)
-    made = (short, pack(short), pack(short, SHORT_PACK_SECONDS), long_recordings(short))
+    made = (short, pack(short), pack(short, options.pack_seconds), long_recordings(short))
     corpora = {
         name: items for name, items in zip(CORPORA, made, strict=True) if name in options.corpora
     }
