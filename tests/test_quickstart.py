@@ -12,7 +12,7 @@ from pipeline.schema import EMBEDDED_FOLDER, ClipUtterance, read_index
 from pipeline.shards import read_shard
 
 ROOT = Path(__file__).parent.parent
-NUM_UTTERANCES = 24
+NUM_UTTERANCES = 12
 
 
 @pytest.fixture(scope="module")
