@@ -133,6 +133,7 @@ def write_large_ledger(path: Path, count: int) -> None:
             "wer": scored.wer,
             "cer": scored.cer,
             "metric": scored.metric,
+            "normalizer": "english",
             "substitutions": scored.substitutions,
             "deletions": scored.deletions,
             "insertions": scored.insertions,
