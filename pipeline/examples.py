@@ -114,9 +114,7 @@ def fetch(
     found = {}
     for i in positions:
         row, block = rows[int(judged.rows[i])]
-        first = int(
-            np.searchsorted(judged.rows, judged.rows[i])
-        )  # the pieces of a row are in a row
+        first = int(np.searchsorted(judged.rows, judged.rows[i]))  # its pieces follow one another
         found[i] = pieces(row)[i - first], block
     return found
 

@@ -204,9 +204,8 @@ def _work_on(
         if not config.workers_elsewhere:
             check_dtype(config.teacher)
         check_teacher(config.teacher, plan.keys.teacher_revision, languages)
-    options = _options(config, backlog)
     if backlog.blocks:
-        check_job_server(options)
+        check_job_server(_options(config, backlog))
     if mine is plan:  # nobody else is at work here
         clean(orphans, layout)
     withdraw(backlog, layout)

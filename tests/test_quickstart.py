@@ -12,7 +12,7 @@ from pipeline.schema import EMBEDDED_FOLDER, ClipUtterance, read_index
 from pipeline.shards import read_shard
 
 ROOT = Path(__file__).parent.parent
-NUM_UTTERANCES = 12
+NUM_UTTERANCES = 24
 
 
 @pytest.fixture(scope="module")
@@ -45,7 +45,7 @@ output: {output}
 corpora:
   - {{name: small, kind: manifest, path: {corpus}/train.jsonl, licence: cc0-1.0, split: train}}
   - {{name: small, kind: manifest, path: {corpus}/test.jsonl, licence: cc0-1.0, split: test}}
-teacher: {{model: embedded}}
+teacher: {{model: embedded, window: clip}}
 filter: {{max_wer: 0.10}}
 blocks: {{minutes: 2}}
 max_failed_fraction: 0.05

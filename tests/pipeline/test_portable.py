@@ -68,29 +68,36 @@ def dataset(output: Path) -> dict[str, str]:
     return {name: digest for name, digest in files.items() if name.startswith(("shards", "fail"))}
 
 
+@contextmanager
+def portable(folder: Path) -> Iterator[dict[str, str]]:
+    """Start a job service and a worker pool; the options lead a run there."""
+    with (
+        server(
+            "apache_beam.runners.portability.local_job_service_main", "--port", folder / "job.log"
+        ) as job,
+        server(
+            "apache_beam.runners.worker.worker_pool_main", "--service_port", folder / "pool.log"
+        ) as pool,
+    ):
+        yield {
+            "runner": "PortableRunner",
+            "job_endpoint": f"localhost:{job}",
+            "environment_type": "EXTERNAL",
+            "environment_config": f"localhost:{pool}",
+        }
+
+
 @pytest.mark.slow
 def test_two_external_workers_behind_a_job_service_write_the_bytes_of_a_local_run(
     corpus, configure, tones, tmp_path
 ):
     config = configure(corpus(*tones(5)))
     run(config)
-    with (
-        server(
-            "apache_beam.runners.portability.local_job_service_main", "--port", tmp_path / "job.log"
-        ) as job,
-        server(
-            "apache_beam.runners.worker.worker_pool_main", "--service_port", tmp_path / "pool.log"
-        ) as pool,
-    ):
+    with portable(tmp_path) as options:
         remote = dataclasses.replace(
             config,
             output=f"{config.output}-remote",
-            beam={
-                "runner": "PortableRunner",
-                "job_endpoint": f"localhost:{job}",
-                "environment_type": "EXTERNAL",
-                "environment_config": f"localhost:{pool}",
-            },
+            beam=options,
         )
         config_file = tmp_path / "config.yaml"
         config_file.write_text(to_yaml(remote), encoding="utf-8")
@@ -122,22 +129,10 @@ def test_two_external_workers_behind_a_job_service_write_the_bytes_of_a_local_ru
 def test_a_run_that_is_terminated_cancels_its_job(corpus, configure, tmp_path):
     pipe = tmp_path / "pipe.wav"
     os.mkfifo(pipe)  # whoever reads it waits
-    with (
-        server(
-            "apache_beam.runners.portability.local_job_service_main", "--port", tmp_path / "job.log"
-        ) as job,
-        server(
-            "apache_beam.runners.worker.worker_pool_main", "--service_port", tmp_path / "pool.log"
-        ) as pool,
-    ):
+    with portable(tmp_path) as options:
         config = configure(
             corpus({"audio_filepath": "pipe.wav", "text": "x", "duration": 3}),
-            beam={
-                "runner": "PortableRunner",
-                "job_endpoint": f"localhost:{job}",
-                "environment_type": "EXTERNAL",
-                "environment_config": f"localhost:{pool}",
-            },
+            beam=options,
         )
         (tmp_path / "config.yaml").write_text(to_yaml(config), encoding="utf-8")
         started = subprocess.Popen(
@@ -148,18 +143,18 @@ def test_a_run_that_is_terminated_cancels_its_job(corpus, configure, tmp_path):
         while not at_work.exists():
             assert started.poll() is None
             time.sleep(0.1)
-        assert states(job) == ["RUNNING"]
+        assert states(options["job_endpoint"]) == ["RUNNING"]
         started.terminate()
         assert started.wait() == 143
-        assert states(job) == ["CANCELLED"]
+        assert states(options["job_endpoint"]) == ["CANCELLED"]
         pipe.open("wb").close()  # the worker may end
         while at_work.exists():
             time.sleep(0.1)
 
 
-def states(port: int) -> list[str]:
+def states(endpoint: str) -> list[str]:
     """Ask a job service what its jobs are at."""
-    with grpc.insecure_channel(f"localhost:{port}") as channel:
+    with grpc.insecure_channel(endpoint) as channel:
         found = beam_job_api_pb2_grpc.JobServiceStub(channel).GetJobs(
             beam_job_api_pb2.GetJobsRequest()
         )
