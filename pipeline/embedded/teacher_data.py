@@ -237,13 +237,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--hours", type=float, default=20.0)
+    parser.add_argument(
+        "--first_shard", type=int, default=0, help="shards are drawn by number: another draw"
+    )
     kind = parser.add_mutually_exclusive_group()
     kind.add_argument("--coded", action="store_true")
     kind.add_argument("--packed_from", type=Path)
     arguments = parser.parse_args()
     (arguments.folder / "shards").mkdir(parents=True, exist_ok=True)
     processes = os.cpu_count() or 1
-    parts = [range(n, round(arguments.hours / SHARD_HOURS), processes) for n in range(processes)]
+    first, end = arguments.first_shard, arguments.first_shard + round(arguments.hours / SHARD_HOURS)
+    parts = [range(first + n, end, processes) for n in range(processes)]
     with ProcessPoolExecutor(processes) as pool:
         make = partial(make_shards, folder=arguments.folder, arguments=arguments)
         made = itertools.chain.from_iterable(pool.map(make, parts))
