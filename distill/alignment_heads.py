@@ -20,6 +20,7 @@ from distill.shards import passes_filter, read_shard, shard_passes
 from distill.student import is_multilingual
 from distill.vocabulary import TokenizerVocabulary
 from pipeline.audio import decode_flac
+from pipeline.features import log_mels
 from pipeline.schema import SAMPLE_RATE, Sample
 
 MIN_TOKENS = 6
@@ -94,9 +95,7 @@ def attention_maps(
     model.eval()
     for sample, flac in clips:
         sound = decode_flac(flac)
-        features = processor.feature_extractor(
-            sound, sampling_rate=SAMPLE_RATE, return_tensors="pt"
-        ).input_features
+        features = torch.from_numpy(log_mels([sound], num_mels=model.config.num_mel_bins))
         encoded = model.model.encoder(features.to(model.device)).last_hidden_state
         prefix = vocabulary.task(sample.language, timestamps=False)
         text = vocabulary.encode(sample.pseudo_label)[: decoder.max_positions - len(prefix)]

@@ -6,13 +6,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from transformers import WhisperFeatureExtractor
 
 from distill.alignment import FRAME_SECONDS
 from distill.ctranslate2_files import num_layers
 from distill.hearing import hear_alike
 from distill.vocabulary import TokenizerVocabulary
 from distill.windows import MAX_PROMPT_TOKENS, Heard, Window
+from pipeline.features import log_mels
 from pipeline.schema import SAMPLE_RATE
 
 _POSITIONS = 448
@@ -57,7 +57,6 @@ class CTranslate2Recognizer:
         small = (tokenizer.token_to_id("<|endoftext|>") or 0) < _NUM_ENGLISH_TOKENS
         multilingual = bool(settings.get("lang_ids")) if small else self.model.is_multilingual
         self.vocabulary = TokenizerVocabulary(tokenizer, multilingual, None)
-        self.features = WhisperFeatureExtractor(feature_size=self.model.n_mels)
         encoder_layers, decoder_layers = num_layers(Path(name) / "model.bin") or (0, 0)
         self.is_student = decoder_layers < encoder_layers
         self._max_new_tokens = max_new_tokens
@@ -77,7 +76,7 @@ class CTranslate2Recognizer:
 
     def extract(self, samples: list[np.ndarray]) -> np.ndarray:
         """Compute features (batch, mels, 3000)."""
-        return self.features(samples, sampling_rate=SAMPLE_RATE, return_tensors="np").input_features
+        return log_mels(samples, num_mels=self.model.n_mels)
 
     def hear_features(self, features: Any, windows: list[Window]) -> list[Heard]:
         """Hear windows whose features (batch, mels, 3000) are there already."""

@@ -25,7 +25,8 @@ from distill.losses import IGNORED
 from distill.shards import ShardPass, passes_filter, read_labels, read_shard, shard_passes
 from distill.targets import Target, label_text, make_target, spell, token_id, with_wrong_tokens
 from pipeline.audio import AudioError, decode_flac
-from pipeline.schema import MAX_CLIP_SECONDS, SAMPLE_RATE, Sample, with_label
+from pipeline.features import FRAMES_PER_SECOND, log_mels
+from pipeline.schema import MAX_CLIP_SECONDS, Sample, with_label
 
 logger = logging.getLogger(__name__)
 
@@ -187,13 +188,13 @@ class BatchStream(IterableDataset[Batch]):
         """Turn clips into tensors."""
         window = max(clip.window_seconds for clip in clips)
         augment = self.config.augment
-        features = self.processor.feature_extractor(
-            [change_sound(_decoded(c), augment, c.speed, c.key) for c in clips],
-            sampling_rate=SAMPLE_RATE,
-            padding="max_length",
-            max_length=round(window * SAMPLE_RATE),
-            return_tensors="pt",
-        ).input_features
+        features = torch.from_numpy(
+            log_mels(
+                (change_sound(_decoded(c), augment, c.speed, c.key) for c in clips),
+                num_mels=self.processor.feature_extractor.feature_size,
+                num_frames=round(window * FRAMES_PER_SECOND),
+            )
+        )
         for row, clip in zip(features, clips, strict=True):
             mask_features(row, clip.sample.duration_seconds, augment, clip.key)
         padding = self.processor.tokenizer.convert_tokens_to_ids("<|endoftext|>")

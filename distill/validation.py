@@ -17,7 +17,8 @@ from distill.config import ValidationConfig
 from distill.shards import by_turns, read_corpora, shard_paths
 from distill.student import is_multilingual
 from pipeline.audio import decode_flac
-from pipeline.schema import SAMPLE_RATE, Sample
+from pipeline.features import log_mels
+from pipeline.schema import Sample
 from pipeline.scoring import score
 
 Clip = tuple[Sample, bytes]
@@ -83,9 +84,8 @@ def _decode(
     batch: list[Clip],
     language: str,
 ) -> list[str]:
-    features = processor.feature_extractor(
-        [decode_flac(flac) for _, flac in batch], sampling_rate=SAMPLE_RATE, return_tensors="pt"
-    ).input_features
+    sounds = (decode_flac(flac) for _, flac in batch)
+    features = torch.from_numpy(log_mels(sounds, num_mels=student.config.num_mel_bins))
     task: dict[str, Any] = {}
     if is_multilingual(student):
         task = {"language": language, "task": "transcribe"}

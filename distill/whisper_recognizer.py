@@ -14,6 +14,7 @@ from distill.rules import rules_of
 from distill.student import is_multilingual, num_parameters
 from distill.vocabulary import TokenizerVocabulary
 from distill.windows import MAX_PROMPT_TOKENS, Heard, Window
+from pipeline.features import log_mels
 from pipeline.schema import SAMPLE_RATE
 
 
@@ -41,7 +42,6 @@ class WhisperRecognizer:
             seed: of the sampling at temperatures above 0.
         """
         self.model, self.name, self.assistant = model, name, assistant
-        self.features = processor.feature_extractor
         config = model.generation_config
         self.vocabulary = TokenizerVocabulary(
             processor.tokenizer, is_multilingual(model), getattr(config, "lang_to_id", None)
@@ -58,9 +58,8 @@ class WhisperRecognizer:
 
     def extract(self, samples: list[np.ndarray]) -> torch.Tensor:
         """Compute features (batch, mels, 3000)."""
-        return self.features(
-            samples, sampling_rate=SAMPLE_RATE, return_tensors="pt"
-        ).input_features.to(self.model.device, self.model.dtype)
+        features = torch.from_numpy(log_mels(samples, num_mels=self.model.config.num_mel_bins))
+        return features.to(self.model.device, self.model.dtype)
 
     @torch.inference_mode()
     def hear(self, windows: list[Window]) -> list[Heard]:

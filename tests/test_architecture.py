@@ -7,7 +7,13 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-GROUND = ("pipeline.schema", "pipeline.scoring", "pipeline.audio", "pipeline.upload")
+GROUND = (
+    "pipeline.schema",
+    "pipeline.scoring",
+    "pipeline.audio",
+    "pipeline.features",
+    "pipeline.upload",
+)
 
 
 def run_python(code: str) -> subprocess.CompletedProcess[str]:

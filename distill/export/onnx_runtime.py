@@ -12,7 +12,7 @@ from distill.decoding import Limits, Prompt, decode
 from distill.export.source import Source, Transcriber
 from distill.longform import Window
 from distill.rules import rules_of
-from pipeline.schema import SAMPLE_RATE
+from pipeline.features import log_mels
 
 ENCODER = "encoder_model.onnx"
 DECODER = "decoder_model.onnx"
@@ -112,9 +112,7 @@ def transcriber(folder: Path, source: Source) -> Transcriber:
     )
 
     def hear(windows: list[Window]) -> list[str]:
-        features = source.processor.feature_extractor(
-            [w.samples for w in windows], sampling_rate=SAMPLE_RATE, return_tensors="np"
-        ).input_features.astype(np.float32)
+        features = log_mels((w.samples for w in windows), num_mels=config.num_mel_bins)
         (encoded,) = encoder.run(None, {"input_features": features})
         tasks = [vocabulary.task(w.language or "en", timestamps=False) for w in windows]
         answers = decode(

@@ -12,11 +12,11 @@ from typing import TypeVar
 import numpy as np
 
 from pipeline.config import DecodingConfig
+from pipeline.features import HOP_SAMPLES, MAX_FRAMES, log_mel
 from pipeline.schema import SAMPLE_RATE
 from pipeline.teacher.engine import Engine, Generated, Search
 from pipeline.teacher.evidence import avg_logprob, compression_ratio, make_label
 from pipeline.teacher.fallback import needs_fallback
-from pipeline.teacher.features import HOP_SAMPLES, MAX_FRAMES, log_mel
 from pipeline.teacher.label import Label, Prepared
 from pipeline.teacher.sampling import make_sampler
 

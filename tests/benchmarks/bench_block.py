@@ -1,6 +1,6 @@
 """What share of a block's time is not the teacher's: at most 5 %, on real speech.
 
-    WHISPER_DISTILLERY_TEST_DATA=DIR python -m tests.benchmarks.bench_block --minutes 5
+    WHISPER_DISTILLERY_TEST_DATA=DIR python -m tests.benchmarks.bench_block
 
 One process labels one block of short utterances, alone and packed, with CTranslate2 in int8, and
 writes its shard. Reading and features run beside the teacher, so their own seconds overlap with its
@@ -93,7 +93,7 @@ def measure(folder: Path, minutes: float, clips: ClipConfig) -> dict[str, Any]:
 def main() -> None:
     """Measure both ways and print JSON."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--minutes", type=float, default=5.0, help="audio of the block")
+    parser.add_argument("--minutes", type=float, default=15.0, help="audio of the block")
     options = parser.parse_args()
     if not TEACHER.is_dir():
         parser.error(ABSENT)

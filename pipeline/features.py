@@ -1,10 +1,11 @@
-"""Log-mel features as Whisper was trained on, in numpy: one function for every engine.
+"""Log-mel features as Whisper was trained on, in numpy: one function for teachers and students.
 
 The numbers are those of transformers' extractor. What is silence because the clip is shorter than
 its window is not transformed at all but filled in, so a short clip costs what it is long.
 """
 
 import functools
+from collections.abc import Iterable
 
 import numpy as np
 
@@ -53,6 +54,18 @@ def log_mel(clip: np.ndarray, *, num_mels: int, num_frames: int = MAX_FRAMES) ->
     features = np.full((num_mels, num_frames), _FLOOR, dtype=np.float32)
     features[:, :heard] = logarithm
     return (np.maximum(features, loudest - _RANGE) + 4.0) / 4.0
+
+
+def log_mels(
+    clips: Iterable[np.ndarray], *, num_mels: int, num_frames: int = MAX_FRAMES
+) -> np.ndarray:
+    """Return the features of a batch, [clips, num_mels, num_frames]; what is longer is cut off."""
+    return np.stack(
+        [
+            log_mel(clip[: num_frames * HOP_SAMPLES], num_mels=num_mels, num_frames=num_frames)
+            for clip in clips
+        ]
+    )
 
 
 @functools.cache

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import transformers
 
-from pipeline.teacher.features import MAX_FRAMES, log_mel
+from pipeline.features import MAX_FRAMES, log_mel, log_mels
 
 RATE = 16_000
 
@@ -42,6 +42,14 @@ def test_a_short_window_is_the_beginning_of_a_long_one():
     clip = sound(2.0)
     short = log_mel(clip, num_mels=80, num_frames=300)
     assert short == pytest.approx(log_mel(clip, num_mels=80)[:, :300], abs=1e-6)
+
+
+def test_a_batch_is_its_clips_cut_to_the_window():
+    clips = [sound(0.5), sound(2.5, seed=1), sound(2.0)]
+    batch = log_mels(clips, num_mels=80, num_frames=200)
+    assert batch.shape == (3, 80, 200)
+    for found, clip in zip(batch, clips, strict=True):
+        assert np.array_equal(found, log_mel(clip[: 2 * RATE], num_mels=80, num_frames=200))
 
 
 @pytest.mark.parametrize("shape", [(30 * RATE + 1,), (2, 100)])
