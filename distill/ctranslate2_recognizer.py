@@ -57,6 +57,7 @@ class CTranslate2Recognizer:
         small = (tokenizer.token_to_id("<|endoftext|>") or 0) < _NUM_ENGLISH_TOKENS
         multilingual = bool(settings.get("lang_ids")) if small else self.model.is_multilingual
         self.vocabulary = TokenizerVocabulary(tokenizer, multilingual, None)
+        self.num_mels: int = self.model.n_mels
         encoder_layers, decoder_layers = num_layers(Path(name) / "model.bin") or (0, 0)
         self.is_student = decoder_layers < encoder_layers
         self._max_new_tokens = max_new_tokens
@@ -76,7 +77,7 @@ class CTranslate2Recognizer:
 
     def extract(self, samples: list[np.ndarray]) -> np.ndarray:
         """Compute features (batch, mels, 3000)."""
-        return log_mels(samples, num_mels=self.model.n_mels)
+        return log_mels(samples, num_mels=self.num_mels)
 
     def hear_features(self, features: Any, windows: list[Window]) -> list[Heard]:
         """Hear windows whose features (batch, mels, 3000) are there already."""
