@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from distill import evaluate_parts
-from distill.evaluate_config import EvaluateConfig
+from distill.evaluate_config import LONG_MODES, EvaluateConfig
 from distill.evaluate_data import EvaluationClip, long_recordings, read_clips
 from distill.evaluate_files import (
     prepare_output,
@@ -24,6 +24,7 @@ from distill.evaluate_files import (
     write_results,
 )
 from distill.evaluate_hearing import AnyRecognizer, hear_in_turns, read
+from distill.evaluate_long import hear_recordings
 from distill.evaluate_report import write_report
 from distill.evaluate_scores import Comparison, Rates, break_down, compare, rates, score_all
 from distill.recognizers import load_recognizer
@@ -60,7 +61,7 @@ class ModelResult:
 
 @dataclass(frozen=True, kw_only=True)
 class Spent:
-    """Seconds that went into the short-form part."""
+    """Seconds that went into what the models are judged by."""
 
     models: float
     """Encoders and decoders of all models; the rest is the evaluation's own."""
@@ -75,6 +76,8 @@ class Results:
     """`results.json`."""
 
     split: str
+    mode: str
+    """What the rates of the models are of: short, or sequential or chunked recordings."""
     num_clips: int
     audio_seconds: float
     device: str
@@ -98,9 +101,12 @@ def evaluate(config: EvaluateConfig) -> Results:
             that is a file or holds results of other settings.
     """
     everything = read_clips(config)
-    clips = [clip for clip in everything if clip.duration_seconds <= MAX_CLIP_SECONDS]
-    if not clips:
-        raise ValueError("no clip is of 30 s or less; give short-form data too")
+    short = [clip for clip in everything if clip.duration_seconds <= MAX_CLIP_SECONDS]
+    if not short and config.judged == "short":
+        raise ValueError(
+            f"no clip is of 30 s or less, and modes is {config.modes}; for recordings alone give "
+            "sequential or chunked, without short"
+        )
     output = prepare_output(config)
     recognizers = [
         load_recognizer(
@@ -108,14 +114,17 @@ def evaluate(config: EvaluateConfig) -> Results:
         )
         for name in config.models
     ]
-    evaluate_parts.check(config, recognizers)
-    hearing = hear_in_turns(recognizers, clips, config.batch_size)
+    evaluate_parts.check(config, recognizers, everything)
+    if config.judged == "short":
+        hearing = hear_in_turns(recognizers, short, config.batch_size)
+    else:
+        hearing = hear_recordings(config, recognizers, everything)
     clips, unreadable = hearing.clips, hearing.unreadable
     if not clips:
         raise ValueError(f"no clip can be read; the first: {next(iter(unreadable.values()))}")
     started, models, first_scores = time.perf_counter(), [], []
     for number, recognizer in enumerate(recognizers):
-        texts, seconds = [one.text for one in hearing.heard[number]], hearing.seconds[number]
+        texts, seconds = hearing.texts[number], hearing.seconds[number]
         scores = score_all(clips, texts)
         first_scores = first_scores or scores
         result = judge(config, recognizer, clips, texts, scores, first_scores, seconds)
@@ -129,13 +138,14 @@ def evaluate(config: EvaluateConfig) -> Results:
         reading=round(hearing.reading_seconds, 4),
         scoring=round(time.perf_counter() - started, 4),
     )
-    long = []
-    if {"sequential", "chunked"} & set(config.modes) or config.chunk_lengths:
+    long = clips if config.judged != "short" else []
+    if not long and (LONG_MODES & set(config.modes) or config.chunk_lengths):
         longer = [clip for clip in everything if clip.duration_seconds > MAX_CLIP_SECONDS]
         longer = [clip for clip in longer if read(clip, unreadable) is not None]
         long = long_recordings([*clips, *longer], config.long_seconds)
     results = Results(
         split=config.split,
+        mode=config.judged,
         num_clips=len(clips),
         audio_seconds=round(sum(clip.duration_seconds for clip in clips), 2),
         device=str(config.device),

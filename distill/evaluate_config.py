@@ -6,6 +6,7 @@ from typing import Literal
 from distill.transcribe_config import LongformConfig
 
 EDGE_SECONDS = (0.1, 15.0, 29.98, 30.0, 30.02)
+LONG_MODES = {"sequential", "chunked"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,6 +21,10 @@ class RobustnessConfig:
     """Signal-to-noise ratios in dB."""
     max_clips: int = 50
     """So many of the clips, spread evenly over languages and lengths."""
+
+    def __post_init__(self) -> None:
+        if self.max_clips < 1:
+            raise ValueError(f"robustness.max_clips is {self.max_clips}; it must be at least 1")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,7 +44,8 @@ class EvaluateConfig:
     language: str = "en"
     """Of the lines of a manifest that name none."""
     modes: list[str] = field(default_factory=lambda: ["short"])
-    """short, sequential, chunked, speculative (each model as the assistant of the first one)."""
+    """short, sequential, chunked, speculative (each model as the assistant of the first one).
+    Without short and speculative, recordings alone are heard and judged."""
     batch_size: int = 16
     """Clips that are decoded at once."""
     latency_batches: list[int] = field(default_factory=list)
@@ -87,6 +93,8 @@ class EvaluateConfig:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ValueError(f"{name} is {value}; it must be at least 1")
+        if any(size < 1 for size in self.latency_batches):
+            raise ValueError(f"latency_batches is {self.latency_batches}; they must be at least 1")
         if any(not 0 <= length <= 223 for length in self.prompt_lengths):
             raise ValueError(f"prompt_lengths is {self.prompt_lengths}; they must be 0 to 223")
         if any(not 1 <= length <= 30 for length in self.chunk_lengths):
@@ -97,3 +105,22 @@ class EvaluateConfig:
                 f"longform.stride_seconds is {stride}, chunk_lengths is {self.chunk_lengths}; the "
                 "stride must be below half of each length, or null for a sixth of it"
             )
+        short_only = {
+            "latency_batches": self.latency_batches,
+            "robustness.noises": self.robustness.noises,
+            "prompt_lengths": self.prompt_lengths,
+            "timestamps": self.timestamps,
+            "edges": self.edges,
+        }
+        wanted = [name for name, value in short_only.items() if value]
+        if self.judged != "short" and wanted:
+            raise ValueError(
+                f"modes is {self.modes}, but {', '.join(wanted)} needs clips of 30 s or less; add "
+                "short to modes"
+            )
+
+    @property
+    def judged(self) -> str:
+        """What the rates of the models are of: short-form, or the first of the long modes."""
+        long = [mode for mode in self.modes if mode in LONG_MODES]
+        return long[0] if len(long) == len(self.modes) else "short"

@@ -11,6 +11,7 @@ from typing import Any
 
 from distill.evaluate_config import EvaluateConfig
 from distill.evaluate_data import EvaluationClip
+from distill.evaluate_scores import units
 from distill.hallucination import loops_of
 from distill.quantization.packed import FILE_NAME
 from distill.quantization.sizes import number_format
@@ -57,7 +58,8 @@ def write_hypotheses(
     """Write what a model heard in each recording and what it made up, as JSON lines."""
     lines = []
     for clip, text, found in zip(clips, texts, scores, strict=True):
-        words = (normalize(part, clip.language).split() for part in (clip.reference, text))
+        both = (normalize(part, clip.language) for part in (clip.reference, text))
+        words = (units(part, found.metric) for part in both)
         repeated, loop = loops_of(*words)
         lines.append(
             {

@@ -32,7 +32,7 @@ class Hearing:
 
     clips: list[EvaluationClip] = field(default_factory=list)
     """Those whose audio could be read, in the order given."""
-    heard: list[list[Heard]]
+    texts: list[list[str]]
     """By model, then by clip."""
     seconds: list[float]
     """Of each model: encoder and decoding."""
@@ -46,7 +46,7 @@ def hear_in_turns(
     recognizers: list[AnyRecognizer], clips: list[EvaluationClip], batch_size: int
 ) -> Hearing:
     """Decode clips greedily with several models; a clip that cannot be read is left out for all."""
-    found = Hearing(heard=[[] for _ in recognizers], seconds=[0.0] * len(recognizers))
+    found = Hearing(texts=[[] for _ in recognizers], seconds=[0.0] * len(recognizers))
     warm: set[int] = set()
     for number, batch in enumerate(batches(clips, batch_size)):
         started = time.perf_counter()
@@ -69,7 +69,7 @@ def hear_in_turns(
                 warm.add(place)
                 _warm_up(recognizer, features, windows)
             heard, seconds = _hear(recognizer, features, windows)
-            found.heard[place] += heard
+            found.texts[place] += [one.text for one in heard]
             found.seconds[place] += seconds
     return found
 

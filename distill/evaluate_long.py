@@ -1,12 +1,13 @@
 """Parts of an evaluation that hear long recordings: one window after another, or in chunks."""
 
+import time
 from pathlib import Path
 from typing import Any
 
 from distill.evaluate_config import EvaluateConfig
-from distill.evaluate_data import EvaluationClip
+from distill.evaluate_data import EvaluationClip, long_recordings
 from distill.evaluate_files import write_hypotheses
-from distill.evaluate_hearing import AnyRecognizer, hear_long
+from distill.evaluate_hearing import AnyRecognizer, Hearing, hear_long, read
 from distill.evaluate_scores import compare, rates, score_all
 from distill.longform import Options
 from distill.transcribe import STUDENT_CHUNK_SECONDS, TEACHER_CHUNK_SECONDS
@@ -24,9 +25,7 @@ def long_form(
     """Measure long recordings, sequentially or in chunks; write what each model heard."""
     rows, first_scores, first_seconds = [], [], 0.0
     for number, recognizer in enumerate(recognizers):
-        chunk = config.longform.chunk_seconds or (
-            STUDENT_CHUNK_SECONDS if recognizer.is_student else TEACHER_CHUNK_SECONDS
-        )
+        chunk = _chunk_seconds(config, recognizer)
         row, texts, scores = _long_row(config, recognizer, long, chunk if in_chunks else None)
         name = f"heard-{number}-{'chunked' if in_chunks else 'sequential'}.jsonl"
         write_hypotheses(Path(config.output) / name, long, texts, scores)
@@ -39,6 +38,34 @@ def long_form(
         row["relative_speed"] = round(first_seconds / seconds, 3)
         rows.append(row)
     return rows
+
+
+def hear_recordings(
+    config: EvaluateConfig, recognizers: list[AnyRecognizer], clips: list[EvaluationClip]
+) -> Hearing:
+    """Hear recordings, and clips joined to such, where there is nothing else to judge by.
+
+    What cannot be read is left out for all models.
+    """
+    unreadable: dict[str, str] = {}
+    started = time.perf_counter()
+    readable = [clip for clip in clips if read(clip, unreadable) is not None]
+    long = long_recordings(readable, config.long_seconds)
+    found = Hearing(clips=long, texts=[], seconds=[], unreadable=unreadable)
+    found.reading_seconds = time.perf_counter() - started
+    options = Options(longform=config.longform)
+    for recognizer in recognizers:
+        chunk = _chunk_seconds(config, recognizer) if config.judged == "chunked" else None
+        texts, seconds = hear_long(recognizer, long, config.batch_size, options, chunk)
+        found.texts.append(texts)
+        found.seconds.append(seconds)
+    return found
+
+
+def _chunk_seconds(config: EvaluateConfig, recognizer: AnyRecognizer) -> float:
+    return config.longform.chunk_seconds or (
+        STUDENT_CHUNK_SECONDS if recognizer.is_student else TEACHER_CHUNK_SECONDS
+    )
 
 
 def chunk_lengths(

@@ -5,6 +5,7 @@ is, and a column of a data frame.
 """
 
 import dataclasses
+import itertools
 import statistics
 from collections.abc import Callable
 from typing import Any
@@ -20,7 +21,7 @@ from distill.evaluate_hearing import (
     hear_clips,
 )
 from distill.evaluate_long import chunk_lengths, long_form
-from distill.evaluate_scores import of_commoner_metric, score_all
+from distill.evaluate_scores import of_commoner_metric, score_all, units
 from distill.evaluate_speed import assistants, latency, speculative
 from distill.hallucination import longest_loop, non_speech
 from distill.longform import Options, sequential, short
@@ -28,7 +29,7 @@ from distill.robustness import Noise, add_noise
 from distill.transcribe import run as run_jobs
 from distill.windows import Window
 from pipeline.schema import SAMPLE_RATE
-from pipeline.scoring import Score, corpus_rate, normalize
+from pipeline.scoring import Score, corpus_rate, metric_of, normalize
 
 Row = dict[str, Any]
 
@@ -44,7 +45,7 @@ def run(
     if config.latency_batches:
         parts["latency"] = latency(config, recognizers, clips)
     for mode in ("sequential", "chunked"):
-        if mode in config.modes:
+        if mode in config.modes and mode != config.judged:
             parts[mode] = long_form(config, recognizers, long, mode == "chunked")
     if "speculative" in config.modes:
         parts["speculative"] = speculative(config, recognizers, clips)
@@ -63,13 +64,21 @@ def run(
     return parts
 
 
-def check(config: EvaluateConfig, recognizers: list[AnyRecognizer]) -> None:
-    """Refuse parts that these models or settings do not allow, before hours of decoding.
+def check(
+    config: EvaluateConfig, recognizers: list[AnyRecognizer], clips: list[EvaluationClip]
+) -> None:
+    """Refuse what these models, settings or clips do not allow, before hours of decoding.
 
     Raises:
-        ValueError: the first model cannot be assisted, a model does not match it, or there is no
-            such noise.
+        ValueError: the first model cannot be assisted, a model does not match it, there is no
+            such noise, or a model does not know the language of a clip.
     """
+    first_of = {clip.language: clip for clip in reversed(clips)}
+    for recognizer, (language, clip) in itertools.product(recognizers, first_of.items()):
+        try:
+            recognizer.vocabulary.check_language(language or None)
+        except ValueError as error:
+            raise ValueError(f"{recognizer.name} cannot hear clip {clip.id}: {error}") from error
     if "speculative" in config.modes:
         assistants(recognizers)
     for kind in config.robustness.noises:
@@ -109,7 +118,8 @@ def answers_to_no_speech(config: EvaluateConfig, recognizers: list[AnyRecognizer
     for recognizer in recognizers:
         for kind, samples in non_speech(config.seed).items():
             (heard,) = recognizer.hear([Window(samples=samples, language=config.language)])
-            words = normalize(heard.text, config.language).split()
+            metric = metric_of(heard.text, config.language)
+            words = units(normalize(heard.text, config.language), metric)
             rows.append(
                 {
                     "model": recognizer.name,

@@ -78,7 +78,7 @@ def write_report(results: dict[str, Any], path: Path) -> None:
         "first model is what the others are compared with. Intervals are 95 %, by bootstrap over "
         "clips; differences and p-values are of paired resamples.</p>",
         *_left_out(results["unreadable"]),
-        "<h2>Short-form</h2>",
+        f"<h2>{_TITLES.get(results['mode'], ('Short-form', ''))[0]}</h2>",
         _table([_short_row(model) for model in models]),
         _where_time_went(results["spent"], results["overhead"]),
         "<h2>Errors and repetition</h2>",

@@ -31,7 +31,7 @@ class Rates:
     """95 % bootstrap interval over clips."""
     cer: float
     orthographic_wer: float
-    """Without normalisation: case and punctuation count."""
+    """The rate of `metric` without normalisation: case and punctuation count."""
     substitutions: int
     deletions: int
     insertions: int
@@ -87,10 +87,7 @@ def rates(
         wer_low=interval.low,
         wer_high=interval.high,
         cer=wrong / num_characters if num_characters else 0.0,
-        orthographic_wer=jiwer.wer(
-            [" ".join(clip.reference.split()) for clip in clips],
-            [" ".join(text.split()) for text in texts],
-        ),
+        orthographic_wer=_orthographic_rate(clips, texts, scores),
         substitutions=sum(s.substitutions for s in counted),
         deletions=sum(s.deletions for s in counted),
         insertions=insertions,
@@ -98,10 +95,30 @@ def rates(
         insertion_rate=insertions / length if length else float(insertions > 0),
         loops=find_loops(
             [clip.id for clip in clips],
-            [reference.split() for reference, _ in normalised],
-            [text.split() for _, text in normalised],
+            [units(r, found.metric) for (r, _), found in zip(normalised, scores, strict=True)],
+            [
+                units(text, found.metric)
+                for (_, text), found in zip(normalised, scores, strict=True)
+            ],
         ),
     )
+
+
+def units(text: str, metric: str) -> list[str]:
+    """Return what a text is counted in: its words, or its characters where the metric is "cer"."""
+    return list("".join(text.split())) if metric == "cer" else text.split()
+
+
+def _orthographic_rate(clips: list[EvaluationClip], texts: list[str], scores: list[Score]) -> float:
+    """Compare the texts as they are, of the clips that `wer` counts."""
+    metric = of_commoner_metric(scores)[0].metric
+    pairs = [
+        [" ".join(units(one, metric)) for one in (clip.reference, text)]
+        for clip, text, found in zip(clips, texts, scores, strict=True)
+        if found.metric == metric
+    ]
+    references, hypotheses = map(list, zip(*pairs, strict=True))
+    return jiwer.wer(references, hypotheses)
 
 
 def character_errors(found: Score, reference: str) -> tuple[int, int]:

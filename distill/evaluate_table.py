@@ -10,11 +10,12 @@ _LONG = {"sequential": "WER, long, sequential", "chunked": "WER, long, chunked"}
 def comparison_table(results: Results) -> str:
     """Return parameters, speed and error rates of each model, in percent with 95 % intervals.
 
-    Speed is that of short-form decoding relative to the first model; long recordings have a column
-    for each way in which they were read.
+    Speed is that of what they are judged by, short-form where it was heard, relative to the first
+    model; long recordings have a column for each way in which they were read.
     """
     parts = {name: results.parts[name] for name in _LONG if name in results.parts}
-    head = ["model", "parameters", "relative speed", "WER, short", *(_LONG[n] for n in parts)]
+    judged = _LONG.get(results.mode, "WER, short")
+    head = ["model", "parameters", "relative speed", judged, *(_LONG[n] for n in parts)]
     lines = [head, ["---"] * len(head)]
     for model in results.models:
         rates = model.rates

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from distill.evaluate_config import EvaluateConfig, RobustnessConfig
 from distill.evaluate_data import EvaluationClip, long_recordings, read_clips
 from distill.evaluate_files import size_bytes
 from distill.evaluate_scores import break_down, compare, rates, score_all
+from distill.evaluate_table import comparison_table
 from distill.quantization import save
 from distill.quantization.fake import quantise
 from distill.quantization.presets import rules_of
@@ -372,6 +374,61 @@ def test_spaces_are_no_characters_of_a_language_that_is_written_without_them():
     assert count_errors((sample, b""), *texts) == [1, 8, 1, 8]
 
 
+def test_a_loop_of_characters_is_a_loop_where_words_have_no_spaces():
+    reference, loop = "今日はとても良い天気です。", "ありがとうございました" * 20
+    clips = [
+        EvaluationClip(
+            id=name, reference=reference, language="ja", speaker="", recording="",
+            start_seconds=0.0, duration_seconds=1.0,
+        )
+        for name in ("looping", "right")
+    ]  # fmt: skip
+    texts = [loop, reference.replace("とても", "とっても")]
+    found = rates(clips, texts, score_all(clips, texts), 0, 10)
+    assert found.metric == "cer"
+    assert found.loops.longest_loop_id == "looping"
+    assert found.loops.longest_loop == 19 * 11
+    right = rates(clips[1:], texts[1:], score_all(clips[1:], texts[1:]), 0, 10)
+    assert right.orthographic_wer == pytest.approx(1 / 13)
+
+
+def test_recordings_alone_are_judged_where_only_long_modes_are_asked_for(
+    configure: Configure, tmp_path: Path
+):
+    soundfile.write(tmp_path / "talk.wav", make_audio(31.0), 16_000)
+    manifest = tmp_path / "talks.jsonl"
+    line = {"audio_filepath": "talk.wav", "duration": 31.0, "text": "a b", "lang": "en"}
+    manifest.write_text(json.dumps(line))
+    config = configure(data=[str(manifest)], modes=["chunked", "sequential"])
+    results = evaluate(config)
+    assert (results.mode, results.num_clips, results.audio_seconds) == ("chunked", 1, 31.0)
+    assert list(results.parts) == ["sequential"]  # chunked is not heard twice
+    assert [row["reference"] for row in heard(config, 1)] == ["a b"]
+    assert "<h2>Long recordings, chunked</h2>" in (Path(config.output) / "report.html").read_text()
+    assert "WER, long, chunked" in comparison_table(results).splitlines()[0]
+    with pytest.raises(ValueError, match="for recordings alone give sequential or chunked"):
+        evaluate(configure(data=[str(manifest)]))
+
+
+def test_a_language_that_a_model_lacks_is_told_before_anything_is_heard(
+    configure: Configure, teacher_folder: Path, tmp_path: Path
+):
+    english = tmp_path / "english"
+    shutil.copytree(teacher_folder, english)
+    settings = json.loads((english / "generation_config.json").read_text())
+    settings["is_multilingual"] = False
+    (english / "generation_config.json").write_text(json.dumps(settings))
+    clips = [
+        (make_sample(id=f"c-{code}", split="test", language=code), make_audio(1.0))
+        for code in ("en", "de")
+    ]
+    data = [str(write_dataset(tmp_path / "x", clips))]
+    config = configure(data=data, models=[str(teacher_folder), str(english)])
+    with pytest.raises(ValueError, match="english cannot hear clip c-de: .*English only, not 'de'"):
+        evaluate(config)
+    assert not list(Path(config.output).glob("heard-*"))
+
+
 def test_languages_and_speakers_are_told_apart(configure: Configure, tmp_path: Path):
     clips = [
         (make_sample(id=f"c-{n}", split="test", language=code, speaker=f"s{n}"), make_audio(1.0, n))
@@ -422,6 +479,8 @@ def test_a_split_without_references_is_refused(configure: Configure, tmp_path: P
         ({"models": ["a", "a"]}, "names a model twice"),
         ({"modes": ["long"]}, "modes has 'long'"),
         ({"prompt_lengths": [224]}, "must be 0 to 223"),
+        ({"latency_batches": [4, 0]}, "latency_batches is .* at least 1"),
+        ({"modes": ["sequential"], "edges": True}, "edges needs clips of 30 s or less"),
         (
             {"chunk_lengths": [20.0, 10.0], "longform": LongformConfig(stride_seconds=5.0)},
             "stride must be below half of each length",
@@ -431,3 +490,8 @@ def test_a_split_without_references_is_refused(configure: Configure, tmp_path: P
 def test_settings_that_make_no_sense_are_refused(fields: dict[str, Any], message: str):
     with pytest.raises(ValueError, match=message):
         EvaluateConfig(**{"models": ["a"], "data": ["b"], "output": "c"} | fields)
+
+
+def test_noise_on_no_clip_is_refused():
+    with pytest.raises(ValueError, match="robustness.max_clips is 0"):
+        RobustnessConfig(noises=["white"], max_clips=0)

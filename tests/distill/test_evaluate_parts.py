@@ -167,7 +167,7 @@ def test_models_take_turns_and_a_clip_that_cannot_be_read_is_left_out_for_all(tm
         model.vocabulary.encode(" ".join(map(str, range(10))))
     found = hear_in_turns(models, clips, 2)
     assert [c.id for c in found.clips] == ["c1", "c2", "c3"]
-    assert [[h.text for h in heard] for heard in found.heard] == [["1", "2", "3"], ["", "7", ""]]
+    assert found.texts == [["1", "2", "3"], ["", "7", ""]]
     assert order == ["a", "a", "b", "b", "b", "a"]  # the first call of each warms up
     assert set(found.unreadable) == {"c8", "c9"}
     assert "no such file" in found.unreadable["c9"].lower()
