@@ -2,8 +2,9 @@
 
 Recordings are joined from clips of one speaker. By default the embedded teacher and the embedded
 test speakers; `LONGFORM_MODEL`, `LONGFORM_MANIFEST`, `LONGFORM_SECONDS`, `LONGFORM_RECORDINGS`,
-`LONGFORM_BATCH`, `LONGFORM_CHUNKS` and `LONGFORM_ROUNDS` choose others; the ways of
-reading take turns. `test_parity` needs openai-whisper, which is no dependency, and a model with
+`LONGFORM_BATCH`, `LONGFORM_CHUNKS`, `LONGFORM_TEMPERATURES` and `LONGFORM_ROUNDS` choose others; the
+ways of reading take turns. Above temperature 0 a window is sampled, and no two programs draw the
+same: with a teacher that fails its checks often, parity asks for `LONGFORM_TEMPERATURES=0`. `test_parity` needs openai-whisper, which is no dependency, and a model with
 OpenAI's vocabulary.
 
     pytest -qs tests/benchmarks/bench_longform.py
@@ -25,6 +26,7 @@ from distill.evaluate_hearing import hear_long
 from distill.evaluate_scores import score_all
 from distill.longform import Options
 from distill.recognizers import WhisperRecognizer, load_recognizer
+from distill.transcribe_config import LongformConfig
 from pipeline.schema import EMBEDDED_FOLDER, model_path
 from pipeline.scoring import corpus_rate, normalize
 from pipeline.teacher.openai_reference import load_openai
@@ -36,7 +38,11 @@ SECONDS = float(os.environ.get("LONGFORM_SECONDS", "300"))
 RECORDINGS = int(os.environ.get("LONGFORM_RECORDINGS", "4"))
 BATCH = int(os.environ.get("LONGFORM_BATCH", "16"))
 ROUNDS = int(os.environ.get("LONGFORM_ROUNDS", "2"))
+TEMPERATURES = [
+    float(t) for t in os.environ.get("LONGFORM_TEMPERATURES", "0,0.2,0.4,0.6,0.8,1").split(",")
+]
 CHUNKS = [float(s) for s in os.environ.get("LONGFORM_CHUNKS", "15,25,30").split(",")]
+OPTIONS = Options(longform=LongformConfig(temperatures=TEMPERATURES))
 
 
 @pytest.fixture(scope="module")
@@ -66,11 +72,11 @@ def show(
 
 def test_chunked_against_sequential(recordings: list[EvaluationClip], recognizer: Any) -> None:
     def one_at_a_time() -> tuple[list[str], float]:  # as a user's single long files
-        found = [hear_long(recognizer, [r], 1, Options(), None) for r in recordings]
+        found = [hear_long(recognizer, [r], 1, OPTIONS, None) for r in recordings]
         return [text for texts, _ in found for text in texts], sum(taken for _, taken in found)
 
     def together(chunk: float | None) -> tuple[list[str], float]:
-        return hear_long(recognizer, recordings, BATCH, Options(), chunk)
+        return hear_long(recognizer, recordings, BATCH, OPTIONS, chunk)
 
     ways = {"sequential, one at a time": one_at_a_time}
     ways["sequential, side by side"] = functools.partial(together, None)
@@ -111,12 +117,12 @@ def test_parity(recordings: list[EvaluationClip], recognizer: Any) -> None:
     theirs = [
         other.transcribe(
             np.asarray(recording.audio()), language=recording.language, fp16=False,
-            condition_on_previous_text=False, temperature=(0.0, 0.2, 0.4, 0.6, 0.8, 1.0),
+            condition_on_previous_text=False, temperature=tuple(TEMPERATURES),
         )["text"]
         for recording in recordings
     ]  # fmt: skip
     reference = show("openai-whisper", recordings, theirs, time.perf_counter() - started)
-    texts, taken = hear_long(recognizer, recordings, 1, Options(), None)
+    texts, taken = hear_long(recognizer, recordings, 1, OPTIONS, None)
     mine = show("sequential", recordings, texts, taken)
     same = sum(normalize(a, "en") == normalize(b, "en") for a, b in zip(texts, theirs, strict=True))
     rows = [

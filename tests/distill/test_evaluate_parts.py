@@ -229,5 +229,5 @@ def test_what_cannot_be_done_is_refused_before_anything_is_heard(
 ):
     model: Any = Listener("m")
     with pytest.raises(ValueError, match=message):
-        evaluate_parts.check(config(**fields), [model])
+        evaluate_parts.check(config(**fields), [model], [])
     assert model.windows == []
