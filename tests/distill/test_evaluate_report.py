@@ -59,8 +59,8 @@ def read(tmp_path: Path) -> Any:
         models: list[dict[str, Any]], parts: dict[str, Any] | None = None, **fields: Any
     ) -> Any:
         results = {
-            "split": "test", "mode": "short", "num_clips": 4, "audio_seconds": 90.0, "batch_size": 8,
-            "models": models, "parts": parts or {}, "unreadable": {}, "overhead": 0.025,
+            "split": "test", "mode": "short", "num_clips": 4, "audio_seconds": 90.0,
+            "batch_size": 8, "models": models, "parts": parts or {}, "unreadable": {}, "overhead": 0.025,
             "spent": {"models": 40.0, "features": 0.5, "reading": 0.3, "scoring": 0.2}, **fields,
         }  # fmt: skip
         write_report(results, tmp_path / "report.html")
