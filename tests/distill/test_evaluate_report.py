@@ -60,7 +60,8 @@ def read(tmp_path: Path) -> Any:
     ) -> Any:
         results = {
             "split": "test", "mode": "short", "num_clips": 4, "audio_seconds": 90.0,
-            "batch_size": 8, "models": models, "parts": parts or {}, "unreadable": {}, "overhead": 0.025,
+            "batch_size": 8, "models": models, "parts": parts or {}, "unreadable": {},
+            "overhead": 0.025,
             "spent": {"models": 40.0, "features": 0.5, "reading": 0.3, "scoring": 0.2}, **fields,
         }  # fmt: skip
         write_report(results, tmp_path / "report.html")
