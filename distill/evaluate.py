@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from distill import evaluate_parts
-from distill.evaluate_config import LONG_MODES, EvaluateConfig
+from distill.evaluate_config import LONG_MODES, EvaluateConfig, judged
 from distill.evaluate_data import EvaluationClip, long_recordings, read_clips
 from distill.evaluate_files import (
     prepare_output,
@@ -102,7 +102,7 @@ def evaluate(config: EvaluateConfig) -> Results:
     """
     everything = read_clips(config)
     short = [clip for clip in everything if clip.duration_seconds <= MAX_CLIP_SECONDS]
-    if not short and config.judged == "short":
+    if not short and judged(config) == "short":
         raise ValueError(
             f"no clip is of 30 s or less, and modes is {config.modes}; for recordings alone give "
             "sequential or chunked, without short"
@@ -115,7 +115,7 @@ def evaluate(config: EvaluateConfig) -> Results:
         for name in config.models
     ]
     evaluate_parts.check(config, recognizers, everything)
-    if config.judged == "short":
+    if judged(config) == "short":
         hearing = hear_in_turns(recognizers, short, config.batch_size)
     else:
         hearing = hear_recordings(config, recognizers, everything)
@@ -138,14 +138,14 @@ def evaluate(config: EvaluateConfig) -> Results:
         reading=round(hearing.reading_seconds, 4),
         scoring=round(time.perf_counter() - started, 4),
     )
-    long = clips if config.judged != "short" else []
+    long = clips if judged(config) != "short" else []
     if not long and (LONG_MODES & set(config.modes) or config.chunk_lengths):
         longer = [clip for clip in everything if clip.duration_seconds > MAX_CLIP_SECONDS]
         longer = [clip for clip in longer if read(clip, unreadable) is not None]
         long = long_recordings([*clips, *longer], config.long_seconds)
     results = Results(
         split=config.split,
-        mode=config.judged,
+        mode=judged(config),
         num_clips=len(clips),
         audio_seconds=round(sum(clip.duration_seconds for clip in clips), 2),
         device=str(config.device),

@@ -113,14 +113,14 @@ class EvaluateConfig:
             "edges": self.edges,
         }
         wanted = [name for name, value in short_only.items() if value]
-        if self.judged != "short" and wanted:
+        if judged(self) != "short" and wanted:
             raise ValueError(
                 f"modes is {self.modes}, but {', '.join(wanted)} needs clips of 30 s or less; add "
                 "short to modes"
             )
 
-    @property
-    def judged(self) -> str:
-        """What the rates of the models are of: short-form, or the first of the long modes."""
-        long = [mode for mode in self.modes if mode in LONG_MODES]
-        return long[0] if len(long) == len(self.modes) else "short"
+
+def judged(config: EvaluateConfig) -> str:
+    """Return what the rates of the models are of: short-form, or the first of the long modes."""
+    long = [mode for mode in config.modes if mode in LONG_MODES]
+    return long[0] if len(long) == len(config.modes) else "short"

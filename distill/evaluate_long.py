@@ -4,7 +4,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from distill.evaluate_config import EvaluateConfig
+from distill.evaluate_config import EvaluateConfig, judged
 from distill.evaluate_data import EvaluationClip, long_recordings
 from distill.evaluate_files import write_hypotheses
 from distill.evaluate_hearing import AnyRecognizer, Hearing, hear_long, read
@@ -55,7 +55,7 @@ def hear_recordings(
     found.reading_seconds = time.perf_counter() - started
     options = Options(longform=config.longform)
     for recognizer in recognizers:
-        chunk = _chunk_seconds(config, recognizer) if config.judged == "chunked" else None
+        chunk = _chunk_seconds(config, recognizer) if judged(config) == "chunked" else None
         texts, seconds = hear_long(recognizer, long, config.batch_size, options, chunk)
         found.texts.append(texts)
         found.seconds.append(seconds)

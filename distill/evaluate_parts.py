@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from distill.evaluate_config import EDGE_SECONDS, EvaluateConfig
+from distill.evaluate_config import EDGE_SECONDS, EvaluateConfig, judged
 from distill.evaluate_data import EvaluationClip, spread
 from distill.evaluate_hearing import (
     AnyRecognizer,
@@ -45,7 +45,7 @@ def run(
     if config.latency_batches:
         parts["latency"] = latency(config, recognizers, clips)
     for mode in ("sequential", "chunked"):
-        if mode in config.modes and mode != config.judged:
+        if mode in config.modes and mode != judged(config):
             parts[mode] = long_form(config, recognizers, long, mode == "chunked")
     if "speculative" in config.modes:
         parts["speculative"] = speculative(config, recognizers, clips)
