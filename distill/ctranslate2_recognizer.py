@@ -30,7 +30,8 @@ class CTranslate2Recognizer:
         """Load a converted model; the seed is of all such models of the process.
 
         Raises:
-            ValueError: CTranslate2 is not installed, or the folder lacks its tokenizer.
+            ValueError: CTranslate2 is not installed, or cannot load the model, or the folder lacks
+                its tokenizer.
         """
         try:
             import ctranslate2
@@ -39,9 +40,12 @@ class CTranslate2Recognizer:
         self._library = ctranslate2
         ctranslate2.set_random_seed(seed)
         compute = "default" if dtype == "auto" else dtype
-        self.model = ctranslate2.models.Whisper(
-            name, device=device, compute_type=compute, intra_threads=torch.get_num_threads()
-        )
+        try:
+            self.model = ctranslate2.models.Whisper(
+                name, device=device, compute_type=compute, intra_threads=torch.get_num_threads()
+            )
+        except RuntimeError as error:
+            raise ValueError(f"CTranslate2 could not load {name}: {error}") from error
         self.name = name
         path = Path(name) / "tokenizer.json"
         if not path.is_file():

@@ -43,6 +43,8 @@ class Options:
     words: bool = False
     regions: list[Region] | None = None
     """Where speech is; None hears everything."""
+    num_samples: int | None = None
+    """Length of the recording, where it is known that not all of it will be heard."""
 
 
 def short(audio: Audio, vocabulary: Vocabulary, options: Options) -> Job:
@@ -59,7 +61,7 @@ def short(audio: Audio, vocabulary: Vocabulary, options: Options) -> Job:
     )
     (heard,) = yield [window]
     draft.note(heard)
-    if not _is_no_speech(heard, options.longform):
+    if not is_no_speech(heard, options.longform):
         cut_segments(draft, heard, 0.0, len(samples) / SAMPLE_RATE, keep_rest=True)
     return draft.finish(len(samples))
 
@@ -93,7 +95,7 @@ def sequential(audio: Audio, vocabulary: Vocabulary, options: Options) -> Job:
             draft,
             longform,
         )
-        if _is_no_speech(heard, longform):
+        if is_no_speech(heard, longform):
             position += len(samples)
             continue
         before = len(draft.segments)
@@ -106,7 +108,7 @@ def sequential(audio: Audio, vocabulary: Vocabulary, options: Options) -> Job:
         else:
             for segment in draft.segments[before:]:
                 history += segment.tokens
-    return draft.finish(position)
+    return draft.finish(position if options.num_samples is None else options.num_samples)
 
 
 def cut_segments(
@@ -160,6 +162,14 @@ def is_silent(samples: np.ndarray) -> bool:
     return len(samples) == 0 or float(np.abs(samples).max()) < _SILENCE
 
 
+def is_no_speech(heard: Heard, config: LongformConfig) -> bool:
+    """Tell whether a window is silence: the model hears none, and does not believe in its text."""
+    return (
+        heard.no_speech_prob > config.no_speech_threshold
+        and heard.avg_logprob <= config.min_avg_logprob
+    )
+
+
 def _with_fallback(
     window: Window, draft: Draft, config: LongformConfig
 ) -> Generator[list[Window], list[Heard], Heard]:
@@ -180,13 +190,6 @@ def _needs_fallback(heard: Heard, config: LongformConfig) -> bool:
     if unsure and heard.no_speech_prob > config.no_speech_threshold:
         return False
     return unsure or heard.compression_ratio > config.max_compression_ratio
-
-
-def _is_no_speech(heard: Heard, config: LongformConfig) -> bool:
-    return (
-        heard.no_speech_prob > config.no_speech_threshold
-        and heard.avg_logprob <= config.min_avg_logprob
-    )
 
 
 def _next_speech(position: int, regions: list[Region] | None) -> int | None:

@@ -6,10 +6,10 @@ whole, as `transformers` does: where they overlap is then most likely silence.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from difflib import SequenceMatcher
 
-from distill.longform import Options, is_silent
+from distill.longform import Options, is_no_speech, is_silent
 from distill.transcript import Draft, Job
 from distill.windows import (
     TIMESTAMP_SECONDS,
@@ -30,12 +30,15 @@ _ROOM = 1.5
 
 @dataclass(frozen=True, kw_only=True)
 class Piece:
-    """A text token and the segment that it stands in, in seconds of the recording."""
+    """A text token with its share of the segment that it stands in, in seconds of the recording."""
 
     token: int
     start: float
     end: float
     time: tuple[float, float] | None
+    """When it was spoken, where that was asked for."""
+    segment: int
+    """Number of its segment in the chunk."""
     heard: Heard
 
 
@@ -64,14 +67,8 @@ def chunked(
     Raises:
         ValueError: chunks overlap so far that none would hear anything new.
     """
-    stride_seconds = options.longform.stride_seconds
-    stride = round((chunk_seconds / 6 if stride_seconds is None else stride_seconds) * SAMPLE_RATE)
+    stride = stride_samples(chunk_seconds, options.longform.stride_seconds)
     size = min(round(chunk_seconds * SAMPLE_RATE), WINDOW_SAMPLES)
-    if size <= 2 * stride:
-        raise ValueError(
-            f"longform.stride_seconds is {stride_seconds}; it must be below half a chunk of "
-            f"{chunk_seconds} s"
-        )
     draft = Draft(vocabulary=vocabulary, language=options.language)
     joined: list[Piece] = []
     end = 0
@@ -101,21 +98,38 @@ def chunked(
         heard = yield windows
         for chunk, found in zip(chunks, heard, strict=True):
             draft.note(found)
-            pieces = _pieces(found, chunk, vocabulary)
+            silent = is_no_speech(found, options.longform)
+            pieces = [] if silent else _pieces(found, chunk, vocabulary)
             before, num_before = previous or (chunk, 0)
             overlap = before.start + before.length - chunk.start
             if chunk.follows and previous and overlap > 0:  # silence between them was not heard
-                joined, pieces = _join(
+                pieces = _cut(
                     joined, pieces, num_before,
                     overlap / before.length, overlap / chunk.length,
                 )  # fmt: skip
+            _untangle(joined, pieces)
             joined += pieces
             previous = chunk, len(pieces)
     for group in _segments(joined):
         times = [piece.time for piece in group if piece.time is not None]
         tokens = [piece.token for piece in group]
-        draft.segment(group[0].start, group[0].end, tokens, times, group[0].heard)
-    return draft.finish(end)
+        draft.segment(group[0].start, group[-1].end, tokens, times, group[0].heard)
+    return draft.finish(end if options.num_samples is None else options.num_samples)
+
+
+def stride_samples(chunk_seconds: float, stride_seconds: float | None) -> int:
+    """Return how far a chunk overlaps at each side; None takes a sixth of it.
+
+    Raises:
+        ValueError: chunks overlap so far that none would hear anything new.
+    """
+    stride = round((chunk_seconds / 6 if stride_seconds is None else stride_seconds) * SAMPLE_RATE)
+    if min(round(chunk_seconds * SAMPLE_RATE), WINDOW_SAMPLES) <= 2 * stride:
+        raise ValueError(
+            f"longform.stride_seconds is {stride_seconds}; it must be below half a chunk of "
+            f"{chunk_seconds} s"
+        )
+    return stride
 
 
 def _stretches(
@@ -163,47 +177,99 @@ def find_join(left: list[int], right: list[int]) -> tuple[int, int]:
     return match.a + middle, match.b + middle
 
 
-def _join(
+def _cut(
     left: list[Piece], right: list[Piece], num_last: int, left_share: float, right_share: float
-) -> tuple[list[Piece], list[Piece]]:
-    """Cut both sides of a joint: the end of `left`, whose last chunk has `num_last` tokens."""
+) -> list[Piece]:
+    """Cut both sides of a joint: the end of `left`, whose last chunk has `num_last` tokens.
+
+    Returns:
+        What is left of `right`.
+    """
     at_end = min(num_last, round(num_last * min(left_share * _ROOM, 1.0)) + 4)
     at_start = min(len(right), round(len(right) * min(right_share * _ROOM, 1.0)) + 4)
     kept = len(left) - at_end
     stop, begin = find_join(
         [piece.token for piece in left[kept:]], [piece.token for piece in right[:at_start]]
     )
-    return left[: kept + stop], right[begin:]
+    del left[kept + stop :]
+    return right[begin:]
+
+
+def _untangle(left: list[Piece], right: list[Piece]) -> None:
+    """Place the tokens at a joint whose times overlap one after the other.
+
+    Two chunks place the same word a little differently, and without a common run both keep what
+    they heard of the same seconds.
+    """
+    if not left or not right or left[-1].end <= right[0].start:
+        return
+    first, last = right[0].start, left[-1].end
+    num_left = num_right = 0
+    while num_left < len(left) and left[-1 - num_left].end > first:
+        num_left += 1
+    while num_right < len(right) and right[num_right].start < last:
+        num_right += 1
+    tangled = left[len(left) - num_left :] + right[:num_right]
+    first = min(first, tangled[0].start)
+    last = max(last, tangled[-1].end)
+    edges = _edges(first, last, len(tangled), sorted(piece.start for piece in tangled))
+    for number, piece in enumerate(tangled):
+        start, end = edges[number], edges[number + 1]
+        time = None if piece.time is None else (start, end)
+        tangled[number] = replace(piece, start=start, end=end, time=time)
+    left[len(left) - num_left :] = tangled[:num_left]
+    right[:num_right] = tangled[num_left:]
 
 
 def _pieces(heard: Heard, chunk: Chunk, vocabulary: Vocabulary) -> list[Piece]:
-    """Give each text token of a chunk the segment it stands in."""
+    """Give each text token of a chunk its share of the segment it stands in."""
     offset = chunk.start / SAMPLE_RATE
     finish = offset + chunk.length / SAMPLE_RATE
     pieces: list[Piece] = []
     held: list[int] = []
-    start, number = offset, 0
+    start, segment = offset, 0
 
     def close(end: float) -> None:
-        nonlocal held, number
-        for token in held:
-            time = None
-            if heard.token_times:
-                a, b = heard.token_times[number]
-                time = (offset + a, offset + b)
-            number += 1
-            pieces.append(Piece(token=token, start=start, end=end, time=time, heard=heard))
-        held = []
+        nonlocal held, segment
+        times = heard.token_times[len(pieces) : len(pieces) + len(held)]
+        times = [(offset + a, offset + b) for a, b in times]
+        edges = _edges(start, max(start, end), len(held), [begins for begins, _ in times])
+        for number, token in enumerate(held):
+            pieces.append(
+                Piece(
+                    token=token,
+                    start=edges[number],
+                    end=edges[number + 1],
+                    time=times[number] if times else None,
+                    segment=segment,
+                    heard=heard,
+                )
+            )
+        held, segment = [], segment + 1
 
     for token in heard.tokens:
         if token >= vocabulary.first_timestamp:
             time = (token - vocabulary.first_timestamp) * TIMESTAMP_SECONDS
             close(min(offset + time, finish))
-            start = offset + time
+            start = min(offset + time, finish)
         elif token < vocabulary.end:
             held.append(token)
     close(finish)
     return pieces
+
+
+def _edges(start: float, end: float, num_tokens: int, begins: list[float]) -> list[float]:
+    """Divide a segment among its tokens, by when each begins or else evenly.
+
+    Each has at least a tenth of an even share: a part of a segment must not have no length.
+    """
+    share = (end - start) / max(num_tokens, 1)
+    edges = [start]
+    for number in range(1, num_tokens):
+        wanted = begins[number] if begins else start + number * share
+        latest = end - (num_tokens - number) * share / 10
+        edges.append(min(max(wanted, edges[-1] + share / 10), latest))
+    return [*edges, end]
 
 
 def _segments(pieces: list[Piece]) -> list[list[Piece]]:
@@ -211,11 +277,7 @@ def _segments(pieces: list[Piece]) -> list[list[Piece]]:
     groups: list[list[Piece]] = []
     for piece in pieces:
         last = groups[-1][-1] if groups else None
-        if (
-            last
-            and last.heard is piece.heard
-            and (last.start, last.end) == (piece.start, piece.end)
-        ):
+        if last and last.heard is piece.heard and last.segment == piece.segment:
             groups[-1].append(piece)
         else:
             groups.append([piece])

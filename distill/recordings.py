@@ -5,20 +5,20 @@ before the window is dropped, so ten hours need no more than ten minutes do.
 """
 
 import glob
+import http.client
 import shutil
 import sys
 import tempfile
 import urllib.request
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Callable, Generator, Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import soundfile
-import soxr
 
-from pipeline.audio import AudioError
+from pipeline.audio import AudioError, stream_audio
 from pipeline.schema import SAMPLE_RATE
 
 SUFFIXES = frozenset(
@@ -29,8 +29,7 @@ SUFFIXES = frozenset(
     )
 )
 """What is taken for a recording in a folder; a file that is named is always tried."""
-_BLOCK_SECONDS = 10
-_TOLERATED_LOSS_SECONDS = 0.1
+_BLOCK_SECONDS = 10.0
 _URL_SECONDS = 60
 
 
@@ -59,14 +58,12 @@ def find_recordings(sources: list[str]) -> list[Recording]:
         for name, path, output_name in _resolve(source):
             found.setdefault(path, Recording(name=name, source=path, output_name=output_name))
     recordings = list(found.values())
-    stems = [recording.output_name for recording in recordings]
+    num_named = Counter(recording.output_name for recording in recordings)
     return [
         recording
-        if stems.count(recording.output_name) == 1
-        else Recording(
-            name=recording.name,
-            source=recording.source,
-            output_name=recording.output_name.with_name(Path(recording.source).name),
+        if num_named[recording.output_name] == 1
+        else replace(
+            recording, output_name=recording.output_name.with_name(Path(recording.source).name)
         )
         for recording in recordings
     ]
@@ -120,18 +117,22 @@ class AudioStream:
         """Open a path, a URL or - for standard input.
 
         Raises:
-            AudioError: it is missing, or no audio.
+            AudioError: it is missing, cannot be fetched, or is no audio.
         """
         self._temporary: Any = None
         self.on_progress: Callable[[float], None] | None = None
         """Told how many seconds further the reading has come."""
         self.source = source
+        self.num_samples: int | None = None
+        """Of the recording; known when it has been read to its end."""
         self._path = self._fetch(source)
         self._told = 0
         self._begin()
-        if self.read(0, 1).size == 0:
+        try:
+            self.read(0, 1)
+        except AudioError:
             self.close()
-            raise AudioError(f"{source}: holds no audio")
+            raise
 
     def rewind(self) -> None:
         """Begin anew; what standard input or a URL gave is not fetched a second time."""
@@ -158,10 +159,8 @@ class AudioStream:
         while held < start + num_samples and not self._ended:
             block = next(self._blocks, None)
             if block is None:
-                self._ended = True
+                self._ended, self.num_samples = True, held
                 break
-            if not np.isfinite(block).all():
-                raise AudioError(f"{self.source}: holds samples that are not finite numbers")
             parts.append(block)
             held += len(block)
             if held <= start:  # jumped over; nothing of it is needed
@@ -204,57 +203,17 @@ class AudioStream:
 
                 with fsspec.open(source) as file:
                     shutil.copyfileobj(file, self._temporary)  # pyright: ignore[reportArgumentType]
-        except (OSError, ValueError, ImportError) as error:
+        except (OSError, ValueError, ImportError, http.client.HTTPException) as error:
             self._temporary.close()
             raise AudioError(f"{source}: could not be fetched ({error})") from error
         self._temporary.flush()
         return Path(self._temporary.name)
 
 
-def _blocks(path: Path, source: str) -> Any:
-    """Return a generator of blocks at 16 kHz."""
+def _blocks(path: Path, source: str) -> Generator[np.ndarray, None, None]:
+    """Yield blocks at 16 kHz; what is wrong is said of the source, which may be fetched."""
+    address = str(path.absolute())
     try:
-        file = soundfile.SoundFile(path)
-    except soundfile.SoundFileError as error:
-        return _video_blocks(path, source, error)
-    return _sound_blocks(file, source)
-
-
-def _sound_blocks(file: soundfile.SoundFile, source: str) -> Iterator[np.ndarray]:
-    with file:
-        rate, decoded = file.samplerate, 0
-        resample = soxr.ResampleStream(rate, SAMPLE_RATE, 1, dtype="float32")
-        try:
-            for block in file.blocks(_BLOCK_SECONDS * rate, dtype="float32", always_2d=True):
-                decoded += len(block)
-                mono = block.mean(axis=1)
-                yield mono if rate == SAMPLE_RATE else resample.resample_chunk(mono)
-        except soundfile.SoundFileError as error:
-            raise AudioError(f"{source}: damaged audio ({error})") from error
-        if (file.frames - decoded) / rate > _TOLERATED_LOSS_SECONDS:
-            lost = (file.frames - decoded) / rate
-            raise AudioError(f"{source}: cut off, {lost:.2f} s of the audio are missing")
-        if rate != SAMPLE_RATE and decoded:
-            yield resample.resample_chunk(np.zeros(0, dtype=np.float32), last=True)
-
-
-def _video_blocks(path: Path, source: str, reason: Exception) -> Iterator[np.ndarray]:
-    """Read what libsndfile cannot (m4a, the sound of videos) where PyAV is installed."""
-    try:
-        import av
-    except ImportError:
-        raise AudioError(
-            f"{source}: not readable as audio ({reason}); m4a and video need the `video` extra"
-        ) from reason
-    try:
-        with av.open(str(path)) as container:
-            if not container.streams.audio:
-                raise AudioError(f"{source}: not readable as audio, it has no sound")
-            resampler = av.AudioResampler(format="flt", layout="mono", rate=SAMPLE_RATE)
-            for frame in container.decode(audio=0):
-                for piece in resampler.resample(frame):
-                    yield piece.to_ndarray().reshape(-1).astype(np.float32)
-            for piece in resampler.resample(None):
-                yield piece.to_ndarray().reshape(-1).astype(np.float32)
-    except av.error.FFmpegError as error:  # pyright: ignore[reportAttributeAccessIssue]
-        raise AudioError(f"{source}: not readable as audio ({error})") from error
+        yield from stream_audio(address, block_seconds=_BLOCK_SECONDS)
+    except AudioError as error:
+        raise AudioError(f"{source}: {str(error).removeprefix(f'{address}: ')}") from error

@@ -13,14 +13,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from torch import Tensor
 from transformers import WhisperConfig
 from transformers.models.whisper.modeling_whisper import WhisperDecoder
 
 from distill.decoder import Decoder
 from distill.rules import Rules
-from distill.student import load_model
+from distill.student import damaged_weights, load_model
 from pipeline.schema import model_path
 
 logger = logging.getLogger(__name__)
@@ -132,11 +132,14 @@ def load_assistant(name: str, teacher: Any) -> Assistant:
     if (path / "model.safetensors").is_file():
         config = WhisperConfig.from_pretrained(path)
         check_match(name, config, teacher.config)
-        with safe_open(str(path / "model.safetensors"), framework="pt") as weights:
-            if _same_encoder(weights, teacher.model.encoder):
-                decoder = _load_decoder(config, weights)
-                logger.info("%s shares the teacher's encoder; only its decoder is loaded", name)
-                return Assistant(decoder=_on_device_of(teacher, decoder))
+        try:
+            with safe_open(str(path / "model.safetensors"), framework="pt") as weights:
+                if _same_encoder(weights, teacher.model.encoder):
+                    decoder = _load_decoder(config, weights)
+                    logger.info("%s shares the teacher's encoder; only its decoder is loaded", name)
+                    return Assistant(decoder=_on_device_of(teacher, decoder))
+        except SafetensorError as error:
+            raise damaged_weights(name, error) from error
     model: Any = load_model(name).eval()
     check_match(name, model.config, teacher.config)
     return make_assistant(model, teacher)

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from torch import Tensor
 from torch.nn import functional
 from transformers import WhisperConfig, WhisperForConditionalGeneration, WhisperProcessor
@@ -144,6 +145,8 @@ def load_model(name: str) -> WhisperForConditionalGeneration:
         model = WhisperForConditionalGeneration.from_pretrained(
             model_path(name), dtype=torch.float32, local_files_only=here
         )
+    except SafetensorError as error:
+        raise damaged_weights(name, error) from error
     except (OSError, ValueError) as error:
         raise _no_model(name, error) from error
     keep_generation_settings(model)
@@ -169,6 +172,11 @@ def _no_model(name: str, error: Exception) -> ValueError:
         f"no Whisper model could be loaded from {name!r}; it may be `embedded`, a folder that "
         f"`whisper-distill init` or `train` wrote, or the id of a model on the Hub. ({reason})"
     )
+
+
+def damaged_weights(name: str, error: Exception) -> ValueError:
+    """Say that a model's file of weights cannot be read."""
+    return ValueError(f"the weights of {name} are damaged or cut off ({error}); copy them again")
 
 
 def keep_alignment_heads(

@@ -4,7 +4,7 @@ import dataclasses
 import json
 from collections.abc import Callable, Iterator
 
-from distill.transcript import Transcript
+from distill.transcript import Transcript, TranscriptSegment, Word
 
 _MAX_WORDS_CHARACTERS = 42
 """Of a subtitle line where words have times; the usual width of broadcast subtitles."""
@@ -32,13 +32,23 @@ def _cues(transcript: Transcript) -> Iterator[tuple[float, float, str]]:
         if not segment.words:
             yield segment.start, segment.end, segment.text
             continue
-        line = [segment.words[0]]
-        for word in segment.words[1:]:
-            if len(" ".join(w.text for w in [*line, word])) > _MAX_WORDS_CHARACTERS:
-                yield line[0].start, line[-1].end, " ".join(w.text for w in line)
-                line = []
-            line.append(word)
-        yield line[0].start, line[-1].end, " ".join(w.text for w in line)
+        start, end, line = segment.words[0].start, 0.0, ""
+        for word, text in _spaced_words(segment):
+            if line and len((line + text).strip()) > _MAX_WORDS_CHARACTERS:
+                yield start, end, line.strip()
+                start, line = word.start, ""
+            end, line = word.end, line + text
+        yield start, end, line.strip()
+
+
+def _spaced_words(segment: TranscriptSegment) -> Iterator[tuple[Word, str]]:
+    """Yield words, each with the space before it that the text has: Japanese has none."""
+    place = 0
+    for word in segment.words:
+        found = segment.text.find(word.text, place)
+        yield word, word.text if found == place else f" {word.text}"
+        if found >= 0:
+            place = found + len(word.text)
 
 
 def _srt(transcript: Transcript) -> str:

@@ -9,23 +9,22 @@ import contextlib
 import dataclasses
 import json
 import logging
-import os
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
-from pathlib import Path
 
 from rich.console import Console
 from rich.progress import Progress
 
 from distill.hearing import Recognizer
 from distill.longform import Options, sequential, short
-from distill.longform_chunked import chunked
+from distill.longform_chunked import chunked, stride_samples
 from distill.recognizers import load_recognizer
-from distill.recordings import AudioStream, Recording, check_output_names, find_recordings
+from distill.recordings import AudioStream, Recording, find_recordings
 from distill.subtitles import render
 from distill.transcribe_config import TranscribeConfig
+from distill.transcribe_output import claim_output, prepare_output, write
 from distill.transcript import Job, Transcript
 from distill.windows import WINDOW_SAMPLES, Heard, Window
 
@@ -33,9 +32,6 @@ logger = logging.getLogger(__name__)
 
 TEACHER_CHUNK_SECONDS = 30.0
 STUDENT_CHUNK_SECONDS = 15.0
-SETTINGS_FILE = "transcribe.json"
-_NOT_SETTINGS = {"files", "output", "overwrite", "batch_size", "device"}
-"""What does not change a text; a folder can be gone on with when only these are different."""
 
 
 @dataclass(kw_only=True)
@@ -93,7 +89,12 @@ def transcribe(config: TranscribeConfig) -> None:
         max_new_tokens=config.max_new_tokens,
         seed=config.seed,
     )
-    recognizer.vocabulary.check_language(config.language)
+    language = recognizer.vocabulary.check_language(config.language)
+    if config.mode == "chunked":
+        stride_samples(chunk_seconds(recognizer, config), config.longform.stride_seconds)
+    if config.output is not None:
+        claim_output(config, waiting)
+    config = dataclasses.replace(config, language=language)
     failed: list[str] = []
     held: dict[int, str] = {}
     seconds, started, printed = 0.0, time.perf_counter(), 0
@@ -132,11 +133,12 @@ def make_job(
 ) -> Job:
     """Open a recording when its turn comes, and work on it by the algorithm that suits it."""
     with AudioStream(recording.source) as stream:
-        regions = None
+        regions = num_samples = None
         if config.vad:
             from distill.vad import speech_regions
 
             regions = speech_regions(stream)
+            num_samples = stream.num_samples
             stream.rewind()
         stream.on_progress = meter.listened
         longer = stream.read(0, WINDOW_SAMPLES + 1).size > WINDOW_SAMPLES
@@ -153,6 +155,7 @@ def make_job(
             timestamps=config.words or set(config.formats) != {"txt"},
             words=config.words,
             regions=regions,
+            num_samples=num_samples,
         )
         vocabulary = recognizer.vocabulary
         if mode == "short":
@@ -242,54 +245,6 @@ def _advance(
         return error
     active[number] = state
     return None
-
-
-def prepare_output(config: TranscribeConfig, recordings: list[Recording]) -> list[Recording]:
-    """Make the output folder; return the recordings that are not in it yet.
-
-    Raises:
-        ValueError: it holds output that other settings wrote or that is of unknown origin, or two
-            recordings would be written to one file.
-    """
-    check_output_names(recordings)
-    folder = Path(config.output or ".")
-    folder.mkdir(parents=True, exist_ok=True)
-    note = folder / SETTINGS_FILE
-    settings = {
-        key: value for key, value in dataclasses.asdict(config).items() if key not in _NOT_SETTINGS
-    }
-    same = note.is_file() and json.loads(note.read_text()) == settings
-    existing = [
-        path
-        for recording in recordings
-        for path in output_paths(recording, config)
-        if path.exists()
-    ]
-    if existing and not same and not config.overwrite:
-        raise ValueError(
-            f"{existing[0]} exists already"
-            + (f", and {len(existing) - 1} more" if len(existing) > 1 else "")
-            + ", not written with these settings; give --overwrite or another folder"
-        )
-    note.write_text(json.dumps(settings, indent=2) + "\n")
-    if config.overwrite:
-        return recordings
-    return [r for r in recordings if not all(p.exists() for p in output_paths(r, config))]
-
-
-def output_paths(recording: Recording, config: TranscribeConfig) -> list[Path]:
-    """Return the files of a recording, one for each format."""
-    base = Path(config.output or ".") / recording.output_name
-    return [base.with_name(f"{base.name}.{kind}") for kind in config.formats]
-
-
-def write(transcript: Transcript, recording: Recording, config: TranscribeConfig) -> None:
-    """Write a recording's files; each one appears whole or not at all."""
-    for kind, path in zip(config.formats, output_paths(recording, config), strict=True):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(f".{path.name}.part")
-        temporary.write_text(render(transcript, kind), encoding="utf-8")
-        os.replace(temporary, path)  # noqa: PTH105
 
 
 @contextlib.contextmanager

@@ -27,7 +27,8 @@ class LongformConfig:
     max_compression_ratio: float = 2.4
     """Sequential: text that compresses better repeats itself, and is tried again."""
     min_avg_logprob: float = -1.0
-    """Sequential: text that the model believes in less is tried again."""
+    """Sequential: text that the model believes in less is tried again. In every mode: it is none
+    at all where the model hears no speech, either."""
     no_speech_threshold: float = 0.6
     """Above it, a window that the model does not believe in is silence."""
 
@@ -35,7 +36,8 @@ class LongformConfig:
         chunk, stride = self.chunk_seconds, self.stride_seconds
         if chunk is not None and not 1 <= chunk <= 30:
             raise ValueError(f"longform.chunk_seconds is {chunk}; it must be from 1 to 30")
-        if stride is not None and not 0 <= stride < (chunk or 15.0) / 2:
+        # the longest chunk there is, where the model will decide; it is looked at again then
+        if stride is not None and not 0 <= stride < (chunk or 30.0) / 2:
             raise ValueError(
                 f"longform.stride_seconds is {stride}; it must be 0 or more and below half a chunk"
             )
@@ -72,7 +74,7 @@ class TranscribeConfig:
     words: bool = False
     """Times of words (json), and subtitles cut at words."""
     vad: bool = False
-    """Pass over what is not speech (needs the `vad` extra)."""
+    """Pass over what is not speech (needs the `vad` extra); not in mode short."""
     max_new_tokens: int = 224
     """In a window; a text that goes on has lost its way."""
     longform: LongformConfig = field(default_factory=LongformConfig)
@@ -90,6 +92,11 @@ class TranscribeConfig:
         for name in ("batch_size", "max_new_tokens"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 1")
+        if self.vad and self.mode == "short":
+            raise ValueError(
+                "vad does nothing in mode short, which hears its one window whole; "
+                "take mode auto, sequential or chunked, or leave vad off"
+            )
         if not self.formats or not set(self.formats) <= set(FORMATS):
             raise ValueError(f"format is {self.format!r}; it may be {', '.join(FORMATS)}")
 

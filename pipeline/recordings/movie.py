@@ -3,6 +3,7 @@
 The only module that imports `av`, which is an optional dependency.
 """
 
+import re
 from collections.abc import Iterator
 from typing import Any, BinaryIO
 
@@ -14,6 +15,7 @@ from pipeline.recordings.decoder import AudioError
 
 _EARLY_SECONDS = 0.5
 """Decoding starts so much before a span: the first frames after a seek are not clean yet."""
+_CLOCK = re.compile(r"(\d+):(\d+):(\d+(?:\.\d+)?)$")
 
 
 class Movie:
@@ -27,7 +29,7 @@ class Movie:
         Raises:
             AudioError: it cannot be read, or has no sound.
         """
-        self._file, self._where = file, where
+        self._file, self._where, self._entered = file, where, False
         try:
             self._container: Any = av.open(file, mode="r")
         except (FFmpegError, OSError, ValueError) as error:
@@ -37,11 +39,7 @@ class Movie:
             raise AudioError(f"{where}: holds no audio")
         self._stream = self._container.streams.audio[0]
         self.sample_rate, self.num_channels = self._stream.rate, self._stream.channels
-        duration = None
-        if self._stream.duration is not None:
-            duration = float(self._stream.duration * self._stream.time_base)
-        elif self._container.duration is not None:
-            duration = self._container.duration / av.time_base
+        duration = _duration_seconds(self._container, self._stream)
         self.num_frames = None if duration is None else round(duration * self.sample_rate)
 
     def read(self, start: int, stop: int | None) -> Iterator[np.ndarray]:
@@ -52,9 +50,13 @@ class Movie:
         early = max(start / self.sample_rate - _EARLY_SECONDS, 0.0)
         origin = self._stream.start_time or 0
         try:
-            self._container.seek(
-                round(early / self._stream.time_base) + origin, stream=self._stream, backward=True
-            )
+            if early or self._entered:  # a seek to where a new file is anyway costs a frame of aac
+                self._container.seek(
+                    round(early / self._stream.time_base) + origin,
+                    stream=self._stream,
+                    backward=True,
+                )
+            self._entered = True
             position: int | None = None
             for frame in self._container.decode(self._stream):
                 if position is None:
@@ -75,3 +77,19 @@ class Movie:
         """Close decoder and file."""
         self._container.close()
         self._file.close()
+
+
+def _duration_seconds(container: Any, stream: Any) -> float | None:
+    """Return the length of the sound; None where nothing tells it.
+
+    Matroska and WebM tell it by a tag: when the track ends. Without one the length is that of the
+    file, which is the picture's where that is longer.
+    """
+    if stream.duration is not None:
+        return float(stream.duration * stream.time_base)
+    for name, value in stream.metadata.items():
+        if name.startswith("DURATION") and (clock := _CLOCK.match(value)):
+            hours, minutes, seconds = map(float, clock.groups())
+            begins = float((stream.start_time or 0) * stream.time_base)
+            return hours * 3600 + minutes * 60 + seconds - begins
+    return None if container.duration is None else container.duration / av.time_base

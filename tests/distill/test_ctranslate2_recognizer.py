@@ -1,6 +1,7 @@
 """Converted models: what the engine does otherwise than this package's own loop."""
 
 import json
+import shutil
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -68,6 +69,18 @@ def test_a_converted_student_is_known_by_its_layers(converted: Path, tmp_path: P
 def test_a_format_that_is_not_known_says_nothing(tmp_path: Path):
     (tmp_path / "model.bin").write_bytes(b"\x07\0\0\0 and so on")
     assert num_layers(tmp_path / "model.bin") is None
+
+
+@pytest.mark.parametrize("part", [0, 2])
+def test_a_damaged_model_is_refused_by_the_name_of_its_folder(
+    converted: Path, tmp_path: Path, part: int
+):
+    damaged = tmp_path / "damaged"
+    shutil.copytree(converted, damaged)
+    data = (converted / "model.bin").read_bytes()
+    (damaged / "model.bin").write_bytes(data[: len(data) // part] if part else b"junk" * 1000)
+    with pytest.raises(ValueError, match=f"could not load {damaged}"):
+        load_recognizer(str(damaged), device="cpu")
 
 
 class Endless(CTranslate2Recognizer):

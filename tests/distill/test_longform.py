@@ -3,6 +3,7 @@
 import json
 import tracemalloc
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -109,6 +110,65 @@ def test_chunks_are_joined_without_loss_or_repetition(
             assert segment.start == pytest.approx(int(segment.text), abs=0.021)
 
 
+def in_one_segment(window: Window) -> Heard:
+    """Say every second's number, all in one segment, each token in its second."""
+    start, numbers = float(window.samples[0]) - 1, spoken(window)
+    times = [(number - start, number + 1 - start) for number in numbers]
+    ends = FIRST + round(len(window.samples) / SAMPLE_RATE * 50)
+    return Heard(
+        tokens=(FIRST, *numbers, ends), text="", language="en",
+        token_times=tuple(times) if window.words else (),
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("words", [False, True])
+def test_a_segment_that_a_joint_cuts_ends_where_the_next_begins(words: bool):
+    options = Options(language="en", timestamps=True, words=words)
+    found = drive(chunked(Ramp(35.0), Numbers(), options, 15.0, 4), in_one_segment)
+    assert [int(word) for word in found.text.split()] == list(range(35))
+    assert len(found.segments) > 2
+    for segment in found.segments:
+        numbers = [int(word) for word in segment.text.split()]
+        assert (segment.start, segment.end) == pytest.approx((numbers[0], numbers[-1] + 1))
+        if words:
+            assert [word.start for word in segment.words] == pytest.approx(numbers)
+
+
+@pytest.mark.parametrize("second", [(7, 8, 9), (3, 4, 5)])
+@pytest.mark.parametrize("step", [0, 25, -25])
+def test_cues_never_overlap_and_lose_no_text_whatever_two_chunks_say(
+    second: tuple[int, ...], step: int
+):
+    def cues(numbers: tuple[int, ...], first: int) -> tuple[int, ...]:
+        places = range(FIRST + first * 50, FIRST + 800, 100)
+        return tuple(t for n, at in zip(numbers, places, strict=False) for t in (at, n, at + 100))
+
+    said = [cues((1, 2, 3, 4, 5), 5), (*cues(second, 1)[:-1], FIRST + 350 + step)]
+    answers = iter(Heard(tokens=tokens, text="", language="en") for tokens in said)
+    options = Options(language="en", timestamps=True, longform=LongformConfig(stride_seconds=2.5))
+    found = drive(chunked(Ramp(25.0), Numbers(), options, 15.0, 1), lambda _window: next(answers))
+    expected = [1, 2, 3, 4, 5] if second == (3, 4, 5) else [1, 2, 3, 4, 5, 7, 8, 9]
+    assert [int(word) for word in found.text.split()] == expected
+    times = [time for segment in found.segments for time in (segment.start, segment.end)]
+    assert times == sorted(times)
+    assert all(segment.end > segment.start for segment in found.segments)
+
+
+def test_a_chunk_without_speech_says_nothing():
+    def hear(window: Window) -> Heard:
+        silent = float(window.samples[0]) - 1 > 15
+        spoken = by_second(window)
+        return replace(spoken, no_speech_prob=0.9, avg_logprob=-2.0) if silent else spoken
+
+    options = Options(language="en", longform=LongformConfig(stride_seconds=0.0))
+    found = drive(chunked(Ramp(45.0), Numbers(), options, 15.0, 1), hear)
+    assert [int(word) for word in found.text.split()] == list(range(15 + 15))
+    strict = LongformConfig(stride_seconds=0.0, no_speech_threshold=0.95)
+    options = Options(language="en", longform=strict)
+    found = drive(chunked(Ramp(45.0), Numbers(), options, 15.0, 1), hear)
+    assert len(found.text.split()) == 45
+
+
 def test_chunks_overlap_by_two_strides_and_stop_when_all_is_heard():
     asked: list[tuple[float, float]] = []
 
@@ -157,7 +217,7 @@ def test_a_chunk_is_as_long_as_suits_the_model(
 
 
 @pytest.mark.parametrize("mode", ["sequential", "chunked"])
-def test_an_hour_needs_no_more_memory_than_ten_minutes(mode: Any, tmp_path: Path):
+def test_an_hour_needs_no_more_memory_than_twenty_minutes(mode: Any, tmp_path: Path):
     class Constant(Counting):
         is_student, name = False, "constant"
 
@@ -182,8 +242,8 @@ def test_an_hour_needs_no_more_memory_than_ten_minutes(mode: Any, tmp_path: Path
         assert result.duration_seconds == pytest.approx(60.0 * minutes, abs=0.03)
         return most, sum(recognizer.sizes)
 
-    (short_peak, few), (long_peak, many) = peak(10), peak(60)
-    assert many > 5 * few
+    (short_peak, few), (long_peak, many) = peak(20), peak(60)
+    assert many > 2.5 * few
     assert long_peak < 1.1 * short_peak
 
 
@@ -391,6 +451,24 @@ def test_subtitles_have_the_clocks_of_their_formats():
     )
     assert vtt.startswith("WEBVTT\n\n00:00:00.000 --> 00:00:01.500\none ->\n\n")
     assert tsv == "start\tend\ttext\n0\t1500\tone ->\n3661500\t3661900\ttwo\n"
+
+
+def test_words_in_subtitles_have_the_spaces_of_the_text_and_no_other():
+    def cues(text: str, words: list[str]) -> list[str]:
+        timed = [Word(start=i, end=i + 1.0, text=word) for i, word in enumerate(words)]
+        segment = TranscriptSegment(start=0.0, end=len(words), text=text, words=tuple(timed))
+        found = Transcript(
+            text=text, language="ja", language_probability=1.0, duration_seconds=9.0,
+            segments=(segment,),
+        )  # fmt: skip
+        return [line.split("\t")[2] for line in render(found, "tsv").splitlines()[1:]]
+
+    assert cues("今日は Open AI です。", ["今", "日", "は", "Open", "AI", "で", "す。"]) == [
+        "今日は Open AI です。"
+    ]
+    assert cues("so it goes, on", ["so", "it", "goes,", "on"]) == ["so it goes, on"]
+    assert cues("時間" * 30, ["時間"] * 30) == ["時間" * 21, "時間" * 9]
+    assert cues("not the words", ["other", "words"]) == ["other words"]
 
 
 def test_json_holds_text_segments_and_words():

@@ -3,7 +3,9 @@
 import functools
 import io
 import json
+import shutil
 import threading
+import time
 from collections.abc import Callable
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -20,6 +22,8 @@ from distill.recognizers import load_recognizer
 from distill.recordings import AudioStream, check_output_names, find_recordings
 from distill.student import make_student
 from distill.transcribe_config import TranscribeConfig
+from distill.transcribe_output import JOURNAL_FILE, claim_output, prepare_output, write
+from distill.transcript import Transcript
 from distill.vad import speech_regions
 from distill.whisper_recognizer import WhisperRecognizer
 from distill.windows import Window
@@ -73,7 +77,7 @@ def test_a_folder_is_written_with_its_tree_and_gone_on_with(
     assert transcribe(*arguments) == 0
     written = {str(p.relative_to(output)) for p in output.rglob("*") if p.is_file()}
     names = {f"{n}.{kind}" for n in ("a", "b", "inner/a") for kind in ("txt", "json", "srt")}
-    assert written == names | {"transcribe.json"}
+    assert written == names | {".transcribe.jsonl"}
     found = json.loads((output / "b.json").read_text())
     assert found["duration_seconds"] == pytest.approx(33.0)
     (output / "b.txt").unlink()
@@ -95,6 +99,131 @@ def test_output_of_other_settings_is_refused(
     assert transcribe("--language=de", "--overwrite", *arguments) == 0
 
 
+def plan(folder: Path, names: str, **settings: Any) -> tuple[TranscribeConfig, list[str]]:
+    """Begin a run as the command does; return its config and what it is going to write."""
+    files = [str(folder / name) for name in names.split()]
+    config = TranscribeConfig(files=files, model="m", **{"output": str(folder / "out"), **settings})
+    waiting = prepare_output(config, find_recordings(files))
+    claim_output(config, waiting)
+    return config, [str(recording.output_name) for recording in waiting]
+
+
+def heard(folder: Path, name: str, config: TranscribeConfig) -> None:
+    """Write what a run would write of a recording."""
+    (recording,) = find_recordings([str(folder / name)])
+    write(
+        Transcript(
+            text=str(config.language), language="en", language_probability=1.0,
+            duration_seconds=1.0, segments=(),
+        ),
+        recording, config,
+    )  # fmt: skip
+
+
+def test_a_run_with_overwrite_that_died_is_gone_on_with_and_keeps_no_old_text(tmp_path: Path):
+    old, _ = plan(tmp_path, "a.wav b.wav", language="en")
+    for name in ("a.wav", "b.wav"):
+        heard(tmp_path, name, old)
+    new, waiting = plan(tmp_path, "a.wav b.wav", language="de", overwrite=True)
+    assert waiting == ["a", "b"]
+    heard(tmp_path, "a.wav", new)  # and it dies
+    assert plan(tmp_path, "a.wav b.wav", language="de")[1] == ["b"]
+
+
+def test_a_folder_remembers_which_settings_wrote_each_file(tmp_path: Path):
+    first, _ = plan(tmp_path, "a.wav", language="en")
+    heard(tmp_path, "a.wav", first)
+    second, _ = plan(tmp_path, "b.wav", language="de")
+    heard(tmp_path, "b.wav", second)
+    with pytest.raises(ValueError, match=r"out/a.txt exists already, not written with these"):
+        plan(tmp_path, "a.wav b.wav", language="de")
+    assert plan(tmp_path, "a.wav c.wav", language="en")[1] == ["c"]
+    assert plan(tmp_path, "b.wav", language="de")[1] == []
+
+
+def test_a_line_of_the_journal_that_was_cut_off_spoils_no_other(tmp_path: Path):
+    first, _ = plan(tmp_path, "a.wav")
+    heard(tmp_path, "a.wav", first)
+    with (tmp_path / "out" / JOURNAL_FILE).open("a") as journal:
+        journal.write('{"settings": {"mod')
+    second, _ = plan(tmp_path, "b.wav")
+    heard(tmp_path, "b.wav", second)
+    assert plan(tmp_path, "a.wav b.wav c.wav")[1] == ["c"]
+
+
+def test_a_recording_named_as_the_command_is_one_like_any_other(tmp_path: Path):
+    config, waiting = plan(tmp_path, "transcribe.wav", format="json")
+    assert waiting == ["transcribe"]
+    assert plan(tmp_path, "transcribe.wav", format="json")[1] == ["transcribe"]
+    heard(tmp_path, "transcribe.wav", config)
+    assert plan(tmp_path, "transcribe.wav", format="json")[1] == []
+
+
+def test_nothing_is_overwritten_before_the_model_is_there(
+    transcribe: Transcribe, folder: Path, tmp_path: Path
+):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "a.txt").write_text("old")
+    arguments = ["--overwrite", f"--output={tmp_path}/out", folder / "a.wav"]
+    assert transcribe(*arguments, model=tmp_path / "no-model") == 1
+    assert transcribe(*arguments, "--language=xx") == 1
+    assert (tmp_path / "out" / "a.txt").read_text() == "old"
+
+
+def test_a_language_that_is_given_by_its_name_is_written_down_by_its_code(
+    transcribe: Transcribe, folder: Path, capsys: pytest.CaptureFixture[str]
+):
+    assert transcribe("--language=German", "--format=json", folder / "a.wav") == 0
+    assert json.loads(capsys.readouterr().out)["language"] == "de"
+
+
+@pytest.mark.parametrize("mode", ["sequential", "chunked"])
+def test_a_recording_is_as_long_with_the_detector_as_without(
+    transcribe: Transcribe, tmp_path: Path, capsys: pytest.CaptureFixture[str], mode: str
+):
+    pytest.importorskip("silero_vad")
+    speech = load_audio(EMBEDDED_FOLDER / "audio" / "test-000-en-us-f2.opus", 0.4961, 3.3414)
+    audio = np.random.default_rng(0).normal(0, 1e-3, 40 * SAMPLE_RATE).astype(np.float32)
+    soundfile.write(tmp_path / "none.wav", audio, SAMPLE_RATE)
+    audio[2 * SAMPLE_RATE :][: len(speech)] = speech
+    soundfile.write(tmp_path / "some.wav", audio, SAMPLE_RATE)
+    files = [tmp_path / "none.wav", tmp_path / "some.wav"]
+    options = ["--vad", f"--mode={mode}", "--language=en", "--format=json"]
+    assert transcribe(*options, *files) == 0
+    found = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [one["duration_seconds"] for one in found] == [40.0, 40.0]
+    assert [one["num_steps"] > 0 for one in found] == [False, True]
+
+
+def test_a_stride_is_held_against_the_chunks_of_the_model(
+    transcribe: Transcribe, teacher: WhisperForConditionalGeneration, tmp_path: Path, folder: Path,
+    processor: WhisperProcessor, capsys: pytest.CaptureFixture[str],
+):  # fmt: skip
+    student = tmp_path / "student"
+    make_student(teacher, decoder_layers=1).save_pretrained(student)
+    processor.save_pretrained(student)
+    options = ["--mode=chunked", "--language=en", "--longform.stride_seconds=10"]
+    assert transcribe(*options, folder / "b.flac") == 0  # of 30 s
+    output = ["--overwrite", f"--output={tmp_path}/out"]
+    assert transcribe(*options, *output, folder / "b.flac", model=student) == 1
+    assert "must be below half a chunk of 15.0 s" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("role", ["model", "assistant"])
+def test_weights_that_are_cut_off_are_said_of_their_folder(
+    transcribe: Transcribe, teacher_folder: Path, tmp_path: Path, folder: Path, role: str,
+    capsys: pytest.CaptureFixture[str],
+):  # fmt: skip
+    damaged = tmp_path / "damaged"
+    shutil.copytree(teacher_folder, damaged)
+    data = (damaged / "model.safetensors").read_bytes()
+    (damaged / "model.safetensors").write_bytes(data[: len(data) // 2])
+    options = {"model": damaged} if role == "model" else {}
+    given = [f"--assistant={damaged}"] if role == "assistant" else []
+    assert transcribe(folder / "a.wav", *given, **options) == 1
+    assert f"the weights of {damaged} are damaged or cut off" in capsys.readouterr().err
+
+
 def test_bad_recordings_are_listed_and_do_not_stop_the_others(
     transcribe: Transcribe, folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ):
@@ -102,13 +231,19 @@ def test_bad_recordings_are_listed_and_do_not_stop_the_others(
     (folder / "d.wav").write_text("no audio at all")
     soundfile.write(folder / "e.wav", np.zeros(0, dtype=np.float32), SAMPLE_RATE)
     soundfile.write(folder / "f.wav", np.zeros(SAMPLE_RATE, dtype=np.float32), SAMPLE_RATE)
-    missing, output = folder / "missing.wav", tmp_path / "out"
-    assert transcribe("--language=en", f"--output={output}", folder, missing) == 1
+    (folder / "g.raw").write_bytes(bytes(1000))
+    named = [
+        folder / "g.raw", folder / "missing.wav",
+        "http://127.0.0.1/my talk.mp3", "http://127.0.0.1:port/h.mp3",
+    ]  # fmt: skip
+    output = tmp_path / "out"
+    assert transcribe("--language=en", f"--output={output}", folder, *named) == 1
     error = capsys.readouterr().err
-    assert "4 of 8 recordings failed" in error
+    assert "7 of 11 recordings failed" in error
     for name, reason in {
-        "c.wav": "not readable", "d.wav": "not readable",
-        "e.wav": "holds no audio", "missing.wav": "no such file",
+        "c.wav": "not readable", "d.wav": "not readable", "e.wav": "holds no audio",
+        "g.raw": "not readable", "missing.wav": "no such file",
+        "my talk.mp3": "control characters", "port/h.mp3": "nonnumeric port",
     }.items():  # fmt: skip
         (line,) = [line for line in error.splitlines() if name in line and ":" in line]
         assert reason in line
@@ -149,9 +284,15 @@ def test_what_cannot_be_done_is_said(
     assert message in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("field", ["format=doc", "batch_size=0", "longform.chunk_seconds=40"])
-def test_bad_settings_are_refused(transcribe: Transcribe, field: str):
-    assert transcribe("x.wav", f"--{field}") == 2
+@pytest.mark.parametrize(
+    "fields",
+    [
+        ["format=doc"], ["batch_size=0"], ["longform.chunk_seconds=40"],
+        ["longform.stride_seconds=15"], ["mode=short", "vad=true"],
+    ],
+)  # fmt: skip
+def test_bad_settings_are_refused(transcribe: Transcribe, fields: list[str]):
+    assert transcribe("x.wav", *[f"--{field}" for field in fields]) == 2
 
 
 @pytest.mark.parametrize("mode", ["sequential", "chunked"])
@@ -280,12 +421,52 @@ def test_a_stream_jumps_forward_and_forgets_what_lies_behind(tmp_path: Path):
             stream.read(0, 10)
 
 
-def test_a_cut_off_file_is_an_error(tmp_path: Path):
-    path = tmp_path / "cut.flac"
+@pytest.mark.parametrize("kind", ["flac", "wav", "mp3"])
+def test_a_cut_off_file_is_an_error(tmp_path: Path, kind: str):
+    path = tmp_path / f"cut.{kind}"
     soundfile.write(path, make_audio(30.0), SAMPLE_RATE)
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
-    with pytest.raises(AudioError), AudioStream(str(path)) as stream:
+    refused = pytest.raises(AudioError, match=f"^{path}: (cut off|damaged)")
+    with refused, AudioStream(str(path)) as stream:
         stream.read(29 * SAMPLE_RATE, SAMPLE_RATE)
+
+
+def test_a_file_whose_header_tells_no_length_is_read_to_its_end(tmp_path: Path):
+    path, audio = tmp_path / "piped.flac", make_audio(33.0)
+    soundfile.write(path, audio, SAMPLE_RATE, subtype="PCM_16")
+    data = bytearray(path.read_bytes())
+    data[21] &= 0xF0  # the 36 bits of STREAMINFO that count the samples
+    data[22:26] = bytes(4)
+    path.write_bytes(data)
+    with AudioStream(str(path)) as stream:
+        assert np.abs(stream.read(0, 40 * SAMPLE_RATE) - audio).max() < 1e-4
+        stream.rewind()
+        assert stream.read(32 * SAMPLE_RATE, 2 * SAMPLE_RATE).size == SAMPLE_RATE
+
+
+def test_a_video_whose_picture_outlasts_its_sound_is_not_cut_off(tmp_path: Path):
+    av = pytest.importorskip("av")
+    path = str(tmp_path / "talk.mkv")
+    with av.open(path, "w") as container:
+        sound = container.add_stream("aac", rate=SAMPLE_RATE, layout="mono")
+        picture = container.add_stream("mpeg4", rate=10)
+        picture.width = picture.height = 64
+        picture.pix_fmt = "yuv420p"
+        frame = av.AudioFrame.from_ndarray(make_audio(3.0)[None], format="fltp", layout="mono")
+        frame.sample_rate = SAMPLE_RATE
+        container.mux(sound.encode(frame))
+        container.mux(sound.encode(None))
+        for number in range(50):
+            image = av.VideoFrame.from_ndarray(np.zeros((64, 64, 3), np.uint8), format="rgb24")
+            image.pts = number
+            container.mux(picture.encode(image))
+        container.mux(picture.encode(None))
+    with AudioStream(path) as stream:
+        assert len(stream.read(0, 100_000)) == pytest.approx(3 * SAMPLE_RATE, abs=3000)
+    data = Path(path).read_bytes()
+    Path(path).write_bytes(data[: len(data) // 4])
+    with pytest.raises(AudioError, match="cut off"), AudioStream(path) as stream:
+        stream.read(0, 100_000)
 
 
 def test_a_glob_stands_for_the_files_that_match(folder: Path):
@@ -308,6 +489,13 @@ def test_two_recordings_of_one_name_are_told_apart_or_refused(folder: Path, tmp_
             find_recordings([str(folder / "a.wav"), str(folder / "inner" / "a.wav")])
         )
     assert len(find_recordings([str(folder), str(folder / "b.flac")])) == 4
+
+
+def test_names_of_many_recordings_take_seconds_not_minutes():
+    started = time.perf_counter()
+    found = find_recordings([f"missing/{number}.wav" for number in range(20_000)])
+    assert len(found) == 20_000
+    assert time.perf_counter() - started < 30  # comparing each with each takes minutes
 
 
 def test_speech_is_found_in_noise():
