@@ -12,7 +12,7 @@ from huggingface_hub import (
     RepoFile,
     get_token,
 )
-from huggingface_hub.errors import HFValidationError
+from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
 from huggingface_hub.utils import validate_repo_id
 
 from pipeline.files import AnyPath
@@ -128,7 +128,10 @@ def publish(
 
 
 def download_text(publication_kind: Kind, repo_id: str, path: str) -> str | None:
-    """Return a small file of a repository, or None where it has none of that name.
+    """Return a small file of a repository as it is now, or None where it has none of that name.
+
+    The client's cache is left aside: where the Hub does not answer at once, the client would give
+    what it read there some time ago.
 
     Raises:
         PublishError: the Hub refused or did not answer.
@@ -138,8 +141,14 @@ def download_text(publication_kind: Kind, repo_id: str, path: str) -> str | None
     def fetch() -> str | None:
         if not api.file_exists(repo_id, path, repo_type=publication_kind):
             return None
-        found = api.hf_hub_download(repo_id, path, repo_type=publication_kind)
-        return Path(found).read_text(encoding="utf-8")
+        with tempfile.TemporaryDirectory(prefix="whisper-publish-") as folder:
+            try:
+                found = api.hf_hub_download(
+                    repo_id, path, repo_type=publication_kind, cache_dir=folder
+                )
+            except LocalEntryNotFoundError as error:  # how the client wraps what the Hub answered
+                raise error.__cause__ or error from None
+            return Path(found).read_text(encoding="utf-8")
 
     return ask(f"read {path} of {repo_id}", fetch)
 

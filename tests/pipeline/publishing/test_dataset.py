@@ -6,6 +6,7 @@ import re
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -342,6 +343,57 @@ def test_a_split_can_be_added_and_adding_it_again_changes_nothing(
     assert "| tones | dev | en |" in card
     assert "| bells | train | en |" in card
     assert publish(further, config(append=True)).difference.send == ()
+
+
+def only(output: Path, corpus: str) -> Path:
+    """Let a dataset be of one corpus."""
+    entries = read_index(output).shards
+    rewrite(output, shards=tuple(entry for entry in entries if entry.corpus == corpus))
+    return output
+
+
+@pytest.fixture
+def bells(finished: Path, tmp_path: Path) -> Path:
+    return only(shutil.copytree(finished, tmp_path / "bells"), "bells")
+
+
+@pytest.fixture
+def tones(finished: Path, tmp_path: Path) -> Path:
+    return only(shutil.copytree(finished, tmp_path / "tones"), "tones")
+
+
+def test_a_split_is_added_to_what_the_hub_holds_now_also_where_it_stumbles(
+    bells: Path, tones: Path, further: Path, hub: HubServer, monkeypatch: pytest.MonkeyPatch
+):
+    publish(bells, config())
+    publish(tones, config(append=True))  # reads the index that knows the bells only
+    before = shards_on(hub)
+    hub.requests.clear()
+    for name in ("index.json", "card.json"):  # the first question is whether there is one
+
+        def second(method: str, path: str, name: str = name) -> bool:
+            return path.endswith(name) and hub.requests.count(("HEAD", path)) == 2
+
+        hub.fail(503, second)
+    monkeypatch.setattr(time, "sleep", lambda _: None)
+    publish(further, config(append=True))
+    assert all(fault.times == 0 for fault in hub.faults)
+    assert shards_on(hub).items() > before.items()
+
+
+def test_a_hub_that_does_not_say_what_it_holds_is_not_added_to(
+    bells: Path, tones: Path, hub: HubServer, monkeypatch: pytest.MonkeyPatch
+):
+    publish(bells, config())
+    hub.requests.clear()
+    hub.fail(
+        503,
+        lambda _, path: path.endswith("card.json") and hub.requests.count(("HEAD", path)) != 1,
+        times=float("inf"),
+    )
+    monkeypatch.setattr(time, "sleep", lambda _: None)
+    with pytest.raises(PublishError, match="could not read card.json of owner/speech"):
+        publish(tones, config(append=True))
 
 
 def test_what_was_labelled_otherwise_cannot_be_added(finished: Path, output: Path, hub: HubServer):
