@@ -73,6 +73,8 @@ class Publication:
     owns: Callable[[str], bool]
     """Which paths are of the kind that is published here; what else of them a repository of ours
     holds is out of date and is deleted."""
+    keeps_seal: bool = False
+    """What the seal on the Hub names stays there and as it is, so readers may go on to trust it."""
 
     @property
     def all_files(self) -> tuple[Outgoing, ...]:

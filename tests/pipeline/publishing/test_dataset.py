@@ -23,7 +23,7 @@ from pipeline.relabelling import write_sidecar
 from pipeline.schema import Index, from_json, read_index, to_json
 from pipeline.shards import read_shard
 from pipeline.upload import PublishError
-from tests.hub_server import HubServer, hub_environment
+from tests.hub_server import File, HubServer, hub_environment
 from tests.pipeline.publishing.conftest import PARTS, make_dataset
 
 REPO = "owner/speech"
@@ -394,6 +394,57 @@ def test_a_hub_that_does_not_say_what_it_holds_is_not_added_to(
     monkeypatch.setattr(time, "sleep", lambda _: None)
     with pytest.raises(PublishError, match="could not read card.json of owner/speech"):
         publish(tones, config(append=True))
+
+
+def with_file(hub: HubServer, path: str, content: bytes | None) -> None:
+    """Commit by other means: a file, or that there is none."""
+    repository = hub.repository(REPO)
+    state = {p: f for p, f in repository.states[repository.head].items() if p != path}
+    if content is not None:
+        state[path] = File(content, is_lfs=True)
+    repository.commit(state, [path])
+
+
+def test_an_append_that_was_interrupted_is_finished_by_the_same_command(
+    bells: Path, tones: Path, hub: HubServer
+):
+    publish(bells, config())
+    before = shards_on(hub)
+    name = next(e.name for e in read_index(tones).shards if e.split == "train")
+    with_file(hub, f"shards/tones/train/{name}", b"what an earlier attempt has left")
+    hub.requests.clear()
+    hub.fail(403, lambda _, path: [p for _, p in hub.requests if "/commit/" in p][1:] == [path])
+    with pytest.raises(PublishError, match="may not write there"):
+        publish(tones, config(append=True, commit_files=1))
+    publish(tones, config(append=True, commit_files=1))
+    assert shards_on(hub).items() > before.items()
+    index = from_json(Index, hub.repository(REPO).files["index.json"])
+    assert {entry.corpus for entry in index.shards} == {"bells", "tones"}
+    states = list(hub.repository(REPO).states.values())[2:]
+    assert all("index.json" in state for state in states), "what it names is there all the time"
+
+
+def test_nobody_is_told_to_replace_shards_that_lack_their_index(
+    bells: Path, tones: Path, hub: HubServer, capsys: pytest.CaptureFixture[str]
+):
+    publish(bells, config())
+    with_file(hub, "index.json", None)
+    before = hub.repository(REPO).files
+    for options in (["--append"], ["--append", "--dry_run"]):
+        assert run_command(str(tones), REPO, *options) == 1
+        error = capsys.readouterr().err
+        assert "Finish that one first" in error
+        assert "Publish without --append" not in error
+    assert hub.repository(REPO).files == before
+
+
+def test_a_private_repository_is_not_taken_for_none_where_there_is_no_token(
+    bells: Path, tones: Path, hub: HubServer, monkeypatch: pytest.MonkeyPatch
+):
+    publish(bells, config())
+    monkeypatch.delenv("HF_TOKEN")
+    with pytest.raises(PublishError, match="if it is private, run `hf auth login`"):
+        compare(tones, config(append=True))
 
 
 def test_what_was_labelled_otherwise_cannot_be_added(finished: Path, output: Path, hub: HubServer):
