@@ -27,6 +27,8 @@ from tests.hub_server import File, HubServer, hub_environment
 from tests.pipeline.publishing.conftest import PARTS, make_dataset
 
 REPO = "owner/speech"
+SPLITS = {("tones", "test-clean"): "aaa", ("bells", "train"): "mine"}
+"""Other names for two splits, of which the first by name has no train."""
 ROOT = Path(__file__).parents[3]
 
 
@@ -197,6 +199,24 @@ def test_a_card_of_a_run_that_was_never_begun_is_refused(
     assert "holds no run" in capsys.readouterr().err
     assert main(["publish", str(tmp_path), REPO, "--card_only", "--append"]) == 2
     assert "card_only sends no data" in capsys.readouterr().err
+
+
+def test_the_card_loads_a_corpus_that_has_the_split_that_it_names(output: Path):
+    from pipeline.publishing.dataset import plan_publication
+
+    index = read_index(output)
+    kept = [e for e in index.shards if (e.corpus, e.split) in SPLITS]
+    renamed = [dataclasses.replace(e, corpus=SPLITS[e.corpus, e.split]) for e in kept]
+    report = json.loads((output / "report.json").read_text())
+    for split in report["splits"]:
+        split["corpus"] = SPLITS.get((split["corpus"], split["split"]), split["corpus"])
+    (output / "report.json").write_text(json.dumps(report))
+    rewrite(output, shards=tuple(renamed))
+    files = plan_publication(output, config()).all_files
+    card = next(file.read().decode() for file in files if file.path == "README.md")
+    names = [c["config_name"] for c in front_matter(card)["configs"]]
+    assert names == ["default", "aaa", "mine"]
+    assert 'load_dataset("owner/speech", "mine", split="train")' in card
 
 
 # What may not go up.
