@@ -467,6 +467,16 @@ def test_a_private_repository_is_not_taken_for_none_where_there_is_no_token(
         compare(tones, config(append=True))
 
 
+def test_labels_that_are_appended_to_splits_that_are_there_are_on_the_card(
+    output: Path, hub: HubServer
+):
+    publish(output, config())
+    write_sidecar(output, output, "other")
+    publish(output, config(append=True))
+    assert "| `labels@other` |" in hub.repository(REPO).files["README.md"].decode()
+    assert publish(output, config(append=True)).difference.send == ()
+
+
 def test_what_was_labelled_otherwise_cannot_be_added(finished: Path, output: Path, hub: HubServer):
     publish(finished, config())
     rewrite(output, label_key="another")
