@@ -14,6 +14,7 @@ from pipeline.files import AnyPath
 from pipeline.schema import Index, Sample, ShardEntry
 from pipeline.shards import file_sha256, read_shard
 from pipeline.storage import without_credentials
+from pipeline.upload import PublishError
 
 _LOCAL = re.compile(r"(?i)[/~\\]|file:|\.\.?[/\\]|[a-z]:[/\\](?!/)")
 
@@ -50,9 +51,8 @@ def check_shards(output: AnyPath, index: Index) -> tuple[CheckedShard, ...]:
     """Read every shard that the index lists and that has a sample.
 
     Raises:
-        FileNotFoundError: a shard is missing.
-        ValueError: a shard is not what the index says, has a signed link in it, or none has a
-            sample.
+        PublishError: a shard is missing, or not what the index says.
+        ValueError: a sample has a signed link in it, or no shard has a sample.
     """
     checked = tuple(_check(output / "shards" / e.name, e) for e in index.shards if e.num_samples)
     if not checked:
@@ -93,12 +93,12 @@ def local_name(path: AnyPath, names: Iterable[str]) -> str:
 
 def _check(path: AnyPath, entry: ShardEntry) -> CheckedShard:
     if not path.is_file():
-        raise FileNotFoundError(
+        raise PublishError(
             f"{path} is missing, the index lists it: run `whisper-pipeline run --verify` again"
         )
     size_bytes = path.stat().st_size
     if size_bytes != entry.size_bytes or file_sha256(path) != entry.sha256:
-        raise ValueError(
+        raise PublishError(
             f"{path} is not the file that the index lists: it was changed or damaged. Run "
             "`whisper-pipeline run --verify`, which makes it again"
         )

@@ -34,10 +34,11 @@ def plan_publication(output: AnyPath, config: PublishConfig) -> Publication:
     """Check a finished dataset and say what its repository shall hold.
 
     Raises:
-        FileNotFoundError: it is not finished, or a shard or the report is missing.
-        ValueError: a shard was changed, the Hub would not take it, it does not fit to what the
-            repository holds, or a licence forbids it.
-        PublishError: the Hub was asked for what the repository holds and did not say.
+        FileNotFoundError: it is not finished, or the report or labels of a shard are missing.
+        ValueError: the Hub would not take it, it does not fit to what the repository holds, a
+            licence forbids it, or a signed link would be published.
+        PublishError: a shard is missing or was changed, or the Hub was asked for what the
+            repository holds and did not say.
     """
     upload.check_name(config.repo_id)
     index = read_index(output)

@@ -558,6 +558,14 @@ def test_the_command_says_in_one_line_why_it_does_not(
     assert not hub.repositories
 
 
+def test_a_damaged_shard_is_a_failure_and_no_wrong_argument(
+    output: Path, hub: HubServer, capsys: pytest.CaptureFixture[str]
+):
+    next((output / "shards").glob("*.tar")).write_bytes(b"damaged")
+    assert run_command(str(output), REPO) == 1
+    assert "is not the file that the index lists" in capsys.readouterr().err
+
+
 def test_licences_and_visibility_are_options(
     output: Path, hub: HubServer, capsys: pytest.CaptureFixture[str]
 ):
