@@ -35,3 +35,6 @@ class PublishConfig:
     def __post_init__(self) -> None:
         if self.commit_files < 1:
             raise ValueError(f"commit_files is {self.commit_files}; a commit has at least one file")
+        from pipeline.upload import check_name  # the client of the Hub takes a while to import
+
+        check_name(self.repo_id)

@@ -107,6 +107,10 @@ class Fields:
             recording = self._needed(row, names.audio)
             if not recording:
                 raise ValueError(f"{names.audio} is empty")
+        if path is None:
+            path = storage.join(self._folder, recording)
+        # Published with each sample, and the signature of a link is another one tomorrow.
+        recording = storage.without_credentials(recording)
         start = self._seconds(row, names.start)
         duration = self._duration(row, start or 0.0)
         channel = self._channel(row)
@@ -130,7 +134,7 @@ class Fields:
             licence=self._text(row, names.licence) or corpus.licence,
             speaker=self._text(row, names.speaker) or "",
             recording=recording,
-            path=storage.join(self._folder, recording) if path is None else path,
+            path=path,
             start_seconds=start or 0.0,
             duration_seconds=duration,
             reference=self._reference(row),

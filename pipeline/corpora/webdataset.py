@@ -169,7 +169,7 @@ def _entry(corpus: CorpusConfig, fields: Fields, path: str, sample: _Sample) -> 
         return fields.utterance(
             row,
             path=storage.member_address(path, member.offset_data, member.size),
-            recording=f"{posixpath.basename(path)}/{member.name}",
+            recording=f"{posixpath.basename(storage.without_credentials(path))}/{member.name}",
             default_id=sample.name,
         )
     except ValueError as error:

@@ -15,7 +15,7 @@ from huggingface_hub import DatasetCardData
 
 from pipeline.publishing.facts import Facts
 from pipeline.publishing.features import features
-from pipeline.publishing.layout import configurations, split_name
+from pipeline.publishing.layout import config_name, configurations, split_name
 from pipeline.publishing.licences import hub_name
 from pipeline.schema import Index
 from pipeline.sweep import SweepPoint
@@ -120,7 +120,7 @@ def _body(index: Index, facts: Facts, repo_id: str) -> str:
         counts=_counts,
         first=first,
         first_split=split_name(first.split),
-        first_config=configurations(index.shards)[1]["config_name"],
+        first_config=config_name(first.corpus),
     )
 
 

@@ -34,10 +34,11 @@ def plan_publication(output: AnyPath, config: PublishConfig) -> Publication:
     """Check a finished dataset and say what its repository shall hold.
 
     Raises:
-        FileNotFoundError: it is not finished, or a shard or the report is missing.
-        ValueError: a shard was changed, the Hub would not take it, it does not fit to what the
-            repository holds, or a licence forbids it.
-        PublishError: the Hub was asked for what the repository holds and did not say.
+        FileNotFoundError: it is not finished, or the report or labels of a shard are missing.
+        ValueError: the Hub would not take it, it does not fit to what the repository holds, a
+            licence forbids it, or a signed link would be published.
+        PublishError: a shard is missing or was changed, or the Hub was asked for what the
+            repository holds and did not say.
     """
     upload.check_name(config.repo_id)
     index = read_index(output)
@@ -64,6 +65,7 @@ def plan_publication(output: AnyPath, config: PublishConfig) -> Publication:
         owns=lambda path: (
             (is_shard(path) and path not in staying) or (is_sidecar(path) and not config.append)
         ),
+        keeps_seal=config.append,
     )
 
 
@@ -106,11 +108,28 @@ def _held(repo_id: str) -> tuple[Index, Facts]:
     """Read index and facts of the repository that splits are added to."""
     texts = [upload.download_text("dataset", repo_id, name) for name in (INDEX, FACTS)]
     if texts[0] is None or texts[1] is None:
-        raise PublishError(
-            f"{repo_id} holds no finished dataset to append to: it lacks "
-            f"{INDEX if texts[0] is None else FACTS}. Publish without --append first"
-        )
+        raise PublishError(_why_not(repo_id, INDEX if texts[0] is None else FACTS))
     return from_json(Index, texts[0]), from_dict(Facts, json.loads(texts[1]))
+
+
+def _why_not(repo_id: str, lacking: str) -> str:
+    """Say what to do about a repository that has no finished dataset; never what loses one."""
+    paths = upload.list_paths("dataset", repo_id)
+    if paths is None and not upload.has_token():
+        return (
+            f"without a token the Hub shows no dataset {repo_id} to append to; if it is private, "
+            "run `hf auth login`, or set HF_TOKEN"
+        )
+    if any(map(is_shard, paths or ())):
+        return (
+            f"{repo_id} holds shards and no {lacking}: a publication was stopped before its end. "
+            "Finish that one first, by the command that it was begun with, and then append. This "
+            "one without --append would delete those shards"
+        )
+    return (
+        f"{repo_id} holds no finished dataset to append to: it lacks {lacking}. Publish without "
+        "--append first"
+    )
 
 
 def _json(facts: Facts) -> bytes:

@@ -122,7 +122,8 @@ def _split(
 def join(old: tuple[Index, Facts], new: tuple[Index, Facts]) -> tuple[Index, Facts]:
     """Return index and facts of a repository that gets further splits.
 
-    What it has already stays as it is, so adding the same splits twice changes nothing.
+    What it has already stays as it is, so adding the same splits twice changes nothing but what
+    labels of other teachers have come to lie beside them.
 
     Raises:
         ValueError: the old shards were labelled or filtered otherwise, or a split is there with
@@ -136,8 +137,9 @@ def join(old: tuple[Index, Facts], new: tuple[Index, Facts]) -> tuple[Index, Fac
             "Publish this one under a name of its own"
         )
     held = set(old_index.shards)
+    labels = dict(sorted((old_facts.labels | new_facts.labels).items()))
     if held.issuperset(new_index.shards):
-        return old
+        return old_index, dataclasses.replace(old_facts, labels=labels)
     there = {(e.corpus, e.split) for e in held} & {(e.corpus, e.split) for e in new_index.shards}
     if there:
         raise ValueError(
@@ -153,7 +155,7 @@ def join(old: tuple[Index, Facts], new: tuple[Index, Facts]) -> tuple[Index, Fac
     return index, Facts(
         splits=tuple(splits),
         sweeps=new_facts.sweeps | old_facts.sweeps,
-        labels=old_facts.labels | new_facts.labels,
+        labels=labels,
     )
 
 

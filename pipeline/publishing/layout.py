@@ -104,10 +104,14 @@ def configurations(entries: Iterable[ShardEntry]) -> list[dict[str, Any]]:
     corpora = sorted({entry.corpus for entry in entries})
     configs = [{"config_name": "default", "default": True, "data_files": _data_files(entries)}]
     for corpus in corpora:
-        name = f"{corpus}-corpus" if corpus == "default" else corpus
         mine = [entry for entry in entries if entry.corpus == corpus]
-        configs.append({"config_name": name, "data_files": _data_files(mine)})
+        configs.append({"config_name": config_name(corpus), "data_files": _data_files(mine)})
     return configs
+
+
+def config_name(corpus: str) -> str:
+    """Return what `datasets` calls a corpus; "default" is everything."""
+    return f"{corpus}-corpus" if corpus == "default" else corpus
 
 
 def _data_files(entries: list[ShardEntry]) -> list[dict[str, Any]]:

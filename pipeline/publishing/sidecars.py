@@ -3,7 +3,7 @@
 import re
 
 from pipeline.files import AnyPath
-from pipeline.publishing.contents import CheckedShard
+from pipeline.publishing.contents import CheckedShard, local_name, warn_of_local
 from pipeline.publishing.layout import published_entry
 from pipeline.schema import SidecarLabel, from_json, sidecar_path
 from pipeline.upload import Outgoing, public_name
@@ -39,8 +39,10 @@ def sidecar_files(output: AnyPath, shards: tuple[CheckedShard, ...]) -> list[Out
 
     Raises:
         FileNotFoundError: labels of a shard are missing.
+        ValueError: a file of labels is damaged, or has a signed link in it.
     """
-    files = []
+    files: list[Outgoing] = []
+    local: list[str] = []
     for name in _names(output):
         for shard in shards:
             path = output / sidecar_path("", name, shard.entry.name).as_posix()
@@ -49,9 +51,24 @@ def sidecar_files(output: AnyPath, shards: tuple[CheckedShard, ...]) -> list[Out
                     f"{path} is missing: write the labels again with `whisper-pipeline relabel`, "
                     f"or delete {path.parent}"
                 )
+            local.append(_local_name(path))
             there = sidecar_path("", name, published_entry(shard.entry).name).as_posix()
             files.append(Outgoing(there, path))
+    warn_of_local(local)
     return files
+
+
+def _local_name(path: AnyPath) -> str:
+    """Return a path of this machine that labels name, or ""."""
+    with path.open("rb") as lines:
+        try:
+            labels = [from_json(SidecarLabel, line) for line in lines]
+        except ValueError as error:
+            raise ValueError(
+                f"{path} is damaged ({error}): write the labels again with `whisper-pipeline "
+                "relabel`"
+            ) from error
+    return local_name(path, (name for label in labels for name in (label.teacher, label.id)))
 
 
 def _names(output: AnyPath) -> list[str]:

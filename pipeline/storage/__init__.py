@@ -15,6 +15,7 @@ import io
 from typing import BinaryIO, cast
 
 from pipeline.storage.cells import first_value, read_cell
+from pipeline.storage.credentials import without_credentials
 from pipeline.storage.files import (
     Listing,
     check_writable,
@@ -56,6 +57,7 @@ __all__ = [
     "service_error",
     "size_bytes",
     "wait_until_free",
+    "without_credentials",
 ]
 
 _TAR, _PARQUET = "tar://", "parquet://"

@@ -6,7 +6,8 @@ ended, an unchanged repository is sent nothing, and the same comparison is the p
 
 Where files that are there change, and it takes several commits, the first takes away the seal (a
 dataset's `index.json`) and the last brings it back: whoever reads in between finds nothing
-finished, and not half of one and half of the other.
+finished, and not half of one and half of the other. A publication that only adds to what the seal
+names keeps it: what it names stays true, and an interrupted one can go on.
 """
 
 from pipeline.upload.asking import PublishError
@@ -20,11 +21,12 @@ from pipeline.upload.publication import (
     marker,
     public_name,
 )
+from pipeline.upload.reading import download_text, list_paths
 from pipeline.upload.sending import (
     check_access,
     check_name,
     compare,
-    download_text,
+    has_token,
     publish,
 )
 
@@ -40,6 +42,8 @@ __all__ = [
     "compare",
     "describe",
     "download_text",
+    "has_token",
+    "list_paths",
     "marker",
     "public_name",
     "publish",

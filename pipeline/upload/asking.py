@@ -18,7 +18,7 @@ T = TypeVar("T")
 
 
 class PublishError(OSError):
-    """The Hub did not take what was to be published; the message says why and what to do."""
+    """What was to be published is damaged, or the Hub did not take it; the message says more."""
 
 
 def ask(what: str, question: Callable[[], T]) -> T:

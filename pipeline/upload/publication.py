@@ -73,6 +73,8 @@ class Publication:
     owns: Callable[[str], bool]
     """Which paths are of the kind that is published here; what else of them a repository of ours
     holds is out of date and is deleted."""
+    keeps_seal: bool = False
+    """What the seal on the Hub names stays there and as it is, so readers may go on to trust it."""
 
     @property
     def all_files(self) -> tuple[Outgoing, ...]:
@@ -127,7 +129,12 @@ def describe(done: Difference | Outcome) -> str:
 
 
 def public_name(name: str) -> str:
-    """Return a model or file by its own name where it was given by a path of this machine."""
+    """Return a model or file by its own name where it was given by a path or by a URL.
+
+    The query of a URL may be a credential, and is left out.
+    """
+    if "://" in name:
+        return Path(name.partition("?")[0]).name
     is_path = name.startswith(("/", "~", ".")) or name.count("/") > 1 or Path(name).exists()
     return Path(name).name if is_path else name
 

@@ -18,6 +18,7 @@ from huggingface_hub.utils import validate_repo_id
 from pipeline.files import AnyPath
 from pipeline.upload.asking import PublishError, ask
 from pipeline.upload.publication import MARKER, Difference, Kind, Outcome, Outgoing, Publication
+from pipeline.upload.reading import exists_as, listing
 
 logger = logging.getLogger(__name__)
 
@@ -44,13 +45,18 @@ def check_name(repo_id: str) -> None:
         raise ValueError(f"repo_id {repo_id!r} would be refused by the Hub: {error}") from error
 
 
+def has_token() -> bool:
+    """Tell whether there is a token for the Hub."""
+    return get_token() is not None
+
+
 def require_token() -> None:
     """Refuse to begin what cannot be finished.
 
     Raises:
         PublishError: there is no token.
     """
-    if get_token() is None:
+    if not has_token():
         raise PublishError(
             "there is no token for the Hub: run `hf auth login`, or set HF_TOKEN to a token with "
             "write access (https://huggingface.co/settings/tokens)"
@@ -69,7 +75,7 @@ def check_access(repo_id: str, kind: Kind, private: bool) -> None:
     require_token()
     api = HfApi()
     _check_token(api)
-    if _exists_as(api, repo_id, kind):
+    if exists_as(repo_id, kind):
         _check_visibility(api, repo_id, kind, private)
 
 
@@ -83,12 +89,11 @@ def compare(publication: Publication) -> Difference:
         ValueError: the Hub would refuse the name.
     """
     check_name(publication.repo_id)
-    if get_token() is None:
+    if not has_token():
         logger.warning("no token: compared with a repository that is empty")
         return _difference(publication, None)
-    api = HfApi()
-    _check_token(api)
-    return _difference(publication, _listing(api, publication))
+    _check_token(HfApi())
+    return _difference(publication, listing(publication.repo_id, publication.kind))
 
 
 def publish(
@@ -105,7 +110,7 @@ def publish(
         raise ValueError(f"commit_files is {commit_files}; a commit has at least one file")
     check_access(publication.repo_id, publication.kind, private)
     api = HfApi()
-    remote = _listing(api, publication)
+    remote = listing(publication.repo_id, publication.kind)
     difference = _difference(publication, remote)
     if remote is None:
         ask(
@@ -127,23 +132,6 @@ def publish(
     )
 
 
-def download_text(publication_kind: Kind, repo_id: str, path: str) -> str | None:
-    """Return a small file of a repository, or None where it has none of that name.
-
-    Raises:
-        PublishError: the Hub refused or did not answer.
-    """
-    api = HfApi()
-
-    def fetch() -> str | None:
-        if not api.file_exists(repo_id, path, repo_type=publication_kind):
-            return None
-        found = api.hf_hub_download(repo_id, path, repo_type=publication_kind)
-        return Path(found).read_text(encoding="utf-8")
-
-    return ask(f"read {path} of {repo_id}", fetch)
-
-
 def _check_token(api: HfApi) -> None:
     """Refuse a token that the Hub does not know, or that may only read."""
     account = ask("ask whose token this is", api.whoami)
@@ -152,35 +140,6 @@ def _check_token(api: HfApi) -> None:
             f"the token of {account.get('name')} may only read; make one with write access at "
             "https://huggingface.co/settings/tokens"
         )
-
-
-def _listing(api: HfApi, publication: Publication) -> dict[str, RepoFile] | None:
-    """Return the files of the repository by path, or None where there is no such repository."""
-    repo_id, kind = publication.repo_id, publication.kind
-    if not _exists_as(api, repo_id, kind):
-        return None
-    found = ask(
-        f"list {repo_id}",
-        lambda: list(api.list_repo_tree(repo_id, recursive=True, repo_type=kind)),
-    )
-    return {entry.path: entry for entry in found if isinstance(entry, RepoFile)}
-
-
-def _exists_as(api: HfApi, repo_id: str, kind: Kind) -> bool:
-    """Tell whether a repository exists; refuse a name that one of another kind has."""
-
-    def exists(as_kind: str) -> bool:
-        return ask(f"look for {repo_id}", lambda: api.repo_exists(repo_id, repo_type=as_kind))
-
-    if exists(kind):
-        return True
-    for other in ("model", "dataset", "space"):
-        if other != kind and exists(other):
-            raise PublishError(
-                f"{repo_id} is a {other} on the Hub and a {kind} was to be published: "
-                "give another name"
-            )
-    return False
 
 
 def _difference(publication: Publication, remote: dict[str, RepoFile] | None) -> Difference:
@@ -234,7 +193,7 @@ def _commits(
         yield [*steps, *last]
         return
     changes = difference.delete or any(file.path in remote for file in content)
-    if publication.seal in remote and changes:
+    if publication.seal in remote and changes and not publication.keeps_seal:
         steps.insert(0, CommitOperationDelete(path_in_repo=publication.seal))
         if publication.seal not in {file.path for file in last}:
             last += [file for file in publication.last if file.path == publication.seal]
@@ -277,7 +236,7 @@ def _at_hand(source: AnyPath | bytes, place: Path) -> Path | bytes:
 
 def _verify(api: HfApi, publication: Publication) -> None:
     """Ask the Hub for the hash of each file that it was sent."""
-    remote = _listing(api, publication) or {}
+    remote = listing(publication.repo_id, publication.kind) or {}
     wrong = [file.path for file in publication.all_files if not file.is_same(remote.get(file.path))]
     if wrong:
         raise PublishError(

@@ -263,6 +263,8 @@ def test_the_command_publishes_and_a_dry_run_does_not(
     assert not hub.repositories
     assert main(arguments) == 0
     assert "files sent" in capsys.readouterr().out
+    assert main([*arguments[:-1], "nobody"]) == 2
+    assert "OWNER/NAME" in capsys.readouterr().err
     assert main([*arguments[:-1], "somebody/student"]) == 1
     error = capsys.readouterr().err.splitlines()[-1]
     assert error.startswith("whisper-distill: error: ")

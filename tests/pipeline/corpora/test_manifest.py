@@ -226,3 +226,13 @@ def test_unknown_split_of_the_embedded_corpus_is_refused():
     config = CorpusConfig(name="e", kind="embedded", licence="cc0-1.0", split="dev")
     with pytest.raises(ValueError, match=r"no split 'dev'; choose from train, validation, test"):
         list(corpora.read(config))
+
+
+def test_a_signed_link_is_read_and_its_signature_is_in_no_name(corpus: Corpus):
+    link = "https://b.s3.amazonaws.com/a.flac"
+    signed = f"{link}?X-Amz-Credential=AK%2F2026&X-Amz-Signature=0f.1"
+    (utterance,) = corpora.read(corpus({"audio_filepath": signed, "text": "a"}))
+    assert isinstance(utterance, Utterance)
+    assert utterance.path == signed
+    assert utterance.recording == link
+    assert utterance.id == "https://b.s3.amazonaws.com/a"

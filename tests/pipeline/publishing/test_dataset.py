@@ -6,6 +6,7 @@ import re
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -22,10 +23,12 @@ from pipeline.relabelling import write_sidecar
 from pipeline.schema import Index, from_json, read_index, to_json
 from pipeline.shards import read_shard
 from pipeline.upload import PublishError
-from tests.hub_server import HubServer, hub_environment
+from tests.hub_server import File, HubServer, hub_environment
 from tests.pipeline.publishing.conftest import PARTS, make_dataset
 
 REPO = "owner/speech"
+SPLITS = {("tones", "test-clean"): "aaa", ("bells", "train"): "mine"}
+"""Other names for two splits, of which the first by name has no train."""
 ROOT = Path(__file__).parents[3]
 
 
@@ -198,6 +201,24 @@ def test_a_card_of_a_run_that_was_never_begun_is_refused(
     assert "card_only sends no data" in capsys.readouterr().err
 
 
+def test_the_card_loads_a_corpus_that_has_the_split_that_it_names(output: Path):
+    from pipeline.publishing.dataset import plan_publication
+
+    index = read_index(output)
+    kept = [e for e in index.shards if (e.corpus, e.split) in SPLITS]
+    renamed = [dataclasses.replace(e, corpus=SPLITS[e.corpus, e.split]) for e in kept]
+    report = json.loads((output / "report.json").read_text())
+    for split in report["splits"]:
+        split["corpus"] = SPLITS.get((split["corpus"], split["split"]), split["corpus"])
+    (output / "report.json").write_text(json.dumps(report))
+    rewrite(output, shards=tuple(renamed))
+    files = plan_publication(output, config()).all_files
+    card = next(file.read().decode() for file in files if file.path == "README.md")
+    names = [c["config_name"] for c in front_matter(card)["configs"]]
+    assert names == ["default", "aaa", "mine"]
+    assert 'load_dataset("owner/speech", "mine", split="train")' in card
+
+
 # What may not go up.
 
 
@@ -210,8 +231,8 @@ def complaint(hub: HubServer, output: Path, **fields: Any) -> str:
     return str(caught.value)
 
 
-def with_licence(output: Path, licence: str) -> None:
-    """Write the shards of the bells again, under another licence."""
+def with_bells(output: Path, **fields: Any) -> None:
+    """Write the shards of the bells again, with other fields in their samples."""
     from pipeline.audio import decode_flac
     from pipeline.shards import write_shard
 
@@ -220,12 +241,16 @@ def with_licence(output: Path, licence: str) -> None:
         path = output / "shards" / entry.name
         if entry.corpus == "bells":
             clips = [
-                (dataclasses.replace(sample, licence=licence), decode_flac(flac))
+                (dataclasses.replace(sample, **fields), decode_flac(flac))
                 for sample, flac in read_shard(path)
             ]
             entry = write_shard(path, clips)
         entries.append(entry)
     rewrite(output, shards=tuple(entries))
+
+
+def with_licence(output: Path, licence: str) -> None:
+    with_bells(output, licence=licence)
 
 
 @pytest.mark.parametrize("licence", ["cc-by-nc-nd-4.0", "all rights reserved", "LDC-User"])
@@ -262,6 +287,14 @@ def test_where_everything_is_forbidden_leaving_out_does_not_help(output: Path, h
     rewrite(output, shards=tuple(entry for entry in index.shards if entry.corpus == "bells"))
     with_licence(output, "proprietary")
     assert "proprietary" in complaint(hub, output, leave_out_forbidden=True)
+
+
+@pytest.mark.parametrize("parameter", ["X-Amz-Credential=AK", "sig=x", "token=hf_x", "Signature=x"])
+def test_a_signed_link_does_not_go_up(output: Path, hub: HubServer, parameter: str):
+    with_bells(output, recording=f"https://b.s3/a.flac?{parameter}0f0f")
+    words = complaint(hub, output)
+    assert "names https://b.s3/a.flac by a signed link" in words
+    assert "0f0f" not in words
 
 
 def test_a_shard_that_was_changed_is_found_before_anything_is_sent(output: Path, hub: HubServer):
@@ -344,6 +377,118 @@ def test_a_split_can_be_added_and_adding_it_again_changes_nothing(
     assert publish(further, config(append=True)).difference.send == ()
 
 
+def only(output: Path, corpus: str) -> Path:
+    """Let a dataset be of one corpus."""
+    entries = read_index(output).shards
+    rewrite(output, shards=tuple(entry for entry in entries if entry.corpus == corpus))
+    return output
+
+
+@pytest.fixture
+def bells(finished: Path, tmp_path: Path) -> Path:
+    return only(shutil.copytree(finished, tmp_path / "bells"), "bells")
+
+
+@pytest.fixture
+def tones(finished: Path, tmp_path: Path) -> Path:
+    return only(shutil.copytree(finished, tmp_path / "tones"), "tones")
+
+
+def test_a_split_is_added_to_what_the_hub_holds_now_also_where_it_stumbles(
+    bells: Path, tones: Path, further: Path, hub: HubServer, monkeypatch: pytest.MonkeyPatch
+):
+    publish(bells, config())
+    publish(tones, config(append=True))  # reads the index that knows the bells only
+    before = shards_on(hub)
+    hub.requests.clear()
+    for name in ("index.json", "card.json"):  # the first question is whether there is one
+
+        def second(method: str, path: str, name: str = name) -> bool:
+            return path.endswith(name) and hub.requests.count(("HEAD", path)) == 2
+
+        hub.fail(503, second)
+    monkeypatch.setattr(time, "sleep", lambda _: None)
+    publish(further, config(append=True))
+    assert all(fault.times == 0 for fault in hub.faults)
+    assert shards_on(hub).items() > before.items()
+
+
+def test_a_hub_that_does_not_say_what_it_holds_is_not_added_to(
+    bells: Path, tones: Path, hub: HubServer, monkeypatch: pytest.MonkeyPatch
+):
+    publish(bells, config())
+    hub.requests.clear()
+    hub.fail(
+        503,
+        lambda _, path: path.endswith("card.json") and hub.requests.count(("HEAD", path)) != 1,
+        times=float("inf"),
+    )
+    monkeypatch.setattr(time, "sleep", lambda _: None)
+    with pytest.raises(PublishError, match="could not read card.json of owner/speech"):
+        publish(tones, config(append=True))
+
+
+def with_file(hub: HubServer, path: str, content: bytes | None) -> None:
+    """Commit by other means: a file, or that there is none."""
+    repository = hub.repository(REPO)
+    state = {p: f for p, f in repository.states[repository.head].items() if p != path}
+    if content is not None:
+        state[path] = File(content, is_lfs=True)
+    repository.commit(state, [path])
+
+
+def test_an_append_that_was_interrupted_is_finished_by_the_same_command(
+    bells: Path, tones: Path, hub: HubServer
+):
+    publish(bells, config())
+    before = shards_on(hub)
+    name = next(e.name for e in read_index(tones).shards if e.split == "train")
+    with_file(hub, f"shards/tones/train/{name}", b"what an earlier attempt has left")
+    hub.requests.clear()
+    hub.fail(403, lambda _, path: [p for _, p in hub.requests if "/commit/" in p][1:] == [path])
+    with pytest.raises(PublishError, match="may not write there"):
+        publish(tones, config(append=True, commit_files=1))
+    publish(tones, config(append=True, commit_files=1))
+    assert shards_on(hub).items() > before.items()
+    index = from_json(Index, hub.repository(REPO).files["index.json"])
+    assert {entry.corpus for entry in index.shards} == {"bells", "tones"}
+    states = list(hub.repository(REPO).states.values())[2:]
+    assert all("index.json" in state for state in states), "what it names is there all the time"
+
+
+def test_nobody_is_told_to_replace_shards_that_lack_their_index(
+    bells: Path, tones: Path, hub: HubServer, capsys: pytest.CaptureFixture[str]
+):
+    publish(bells, config())
+    with_file(hub, "index.json", None)
+    before = hub.repository(REPO).files
+    for options in (["--append"], ["--append", "--dry_run"]):
+        assert run_command(str(tones), REPO, *options) == 1
+        error = capsys.readouterr().err
+        assert "Finish that one first" in error
+        assert "Publish without --append" not in error
+    assert hub.repository(REPO).files == before
+
+
+def test_a_private_repository_is_not_taken_for_none_where_there_is_no_token(
+    bells: Path, tones: Path, hub: HubServer, monkeypatch: pytest.MonkeyPatch
+):
+    publish(bells, config())
+    monkeypatch.delenv("HF_TOKEN")
+    with pytest.raises(PublishError, match="if it is private, run `hf auth login`"):
+        compare(tones, config(append=True))
+
+
+def test_labels_that_are_appended_to_splits_that_are_there_are_on_the_card(
+    output: Path, hub: HubServer
+):
+    publish(output, config())
+    write_sidecar(output, output, "other")
+    publish(output, config(append=True))
+    assert "| `labels@other` |" in hub.repository(REPO).files["README.md"].decode()
+    assert publish(output, config(append=True)).difference.send == ()
+
+
 def test_what_was_labelled_otherwise_cannot_be_added(finished: Path, output: Path, hub: HubServer):
     publish(finished, config())
     rewrite(output, label_key="another")
@@ -411,6 +556,14 @@ def test_the_command_says_in_one_line_why_it_does_not(
     assert error.startswith("whisper-pipeline: error: ")
     assert message in error
     assert not hub.repositories
+
+
+def test_a_damaged_shard_is_a_failure_and_no_wrong_argument(
+    output: Path, hub: HubServer, capsys: pytest.CaptureFixture[str]
+):
+    next((output / "shards").glob("*.tar")).write_bytes(b"damaged")
+    assert run_command(str(output), REPO) == 1
+    assert "is not the file that the index lists" in capsys.readouterr().err
 
 
 def test_licences_and_visibility_are_options(

@@ -105,6 +105,14 @@ def test_adding_what_is_there_changes_nothing():
     assert join(both, published("b", "train")) == both
 
 
+def test_labels_that_come_later_are_added_to_splits_that_are_there():
+    index, facts = published("a", "train")
+    old, new = replace(facts, labels={"b": "x"}), replace(facts, labels={"a": "y"})
+    assert join((index, old), (index, new)) == (index, replace(facts, labels={"a": "y", "b": "x"}))
+    joined = join((index, old), (index, new))[1].labels
+    assert list(joined) == ["a", "b"], "in the order in which card.json gives them back"
+
+
 def test_a_split_that_is_there_with_other_shards_is_refused():
     with pytest.raises(ValueError, match="has a-train already, with other shards"):
         join(published("a", "train"), published("a", "train", sha256="1"))

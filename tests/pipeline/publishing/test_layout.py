@@ -84,6 +84,9 @@ def test_other_files_are_not_taken_for_shards(path: str):
         ("/home/me/models/large/", "large"),
         ("../models/large", "large"),
         ("a/b/c", "c"),
+        ("file:///home/me/models/large", "large"),
+        ("https://host/sets/eval.jsonl?X-Amz-Signature=a/b", "eval.jsonl"),
+        ("https://host/eval.jsonl?id=1", "eval.jsonl"),
     ],
 )
 def test_local_paths_are_shown_by_their_last_part(name: str, shown: str):

@@ -69,6 +69,36 @@ def test_a_shard_without_its_labels_is_named(tmp_path: Path):
         sidecar_files(tmp_path, (shard(0), shard(1)))
 
 
+@pytest.mark.parametrize(
+    "teacher",
+    ["/home/anna/secret/model", "file:///home/anna/model", "../model", "C:\\models\\large"],
+)
+def test_paths_of_this_machine_in_labels_are_warned_of(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, teacher: str
+):
+    write(tmp_path, "large", 0)
+    assert sidecar_files(tmp_path, (shard(0),))
+    assert not caplog.text
+    path = write(tmp_path, "large", 0, teacher=teacher)
+    with path.open("a") as file, write(tmp_path, "small", 0).open() as other:
+        file.write(other.read())
+    assert sidecar_files(tmp_path, (shard(0),))
+    assert f"such as {teacher}" in caplog.text
+
+
+def test_labels_with_a_signed_link_are_refused_and_the_signature_is_not_shown(tmp_path: Path):
+    write(tmp_path, "large", 0, teacher="https://b.s3/model?X-Amz-Signature=0f0f")
+    with pytest.raises(ValueError, match=r"names https://b\.s3/model by a signed link") as caught:
+        sidecar_files(tmp_path, (shard(0),))
+    assert "0f0f" not in str(caught.value)
+
+
+def test_damaged_labels_do_not_go_up(tmp_path: Path):
+    write(tmp_path, "large", 0).write_text('{"id": "a"}\n')
+    with pytest.raises(ValueError, match=r"c-train-00000\.jsonl is damaged .*relabel"):
+        sidecar_files(tmp_path, (shard(0),))
+
+
 def test_the_teacher_is_named_by_the_first_label_there_is(tmp_path: Path):
     write(tmp_path, "large", 0).write_text("")
     write(tmp_path, "large", 1, teacher="/home/somebody/my-model")

@@ -25,7 +25,11 @@ def held(*paths: str) -> dict[str, RepoFile]:
 
 
 def divide(
-    send: Sequence[str], delete: Sequence[str], there: Sequence[str], commit_files: int
+    send: Sequence[str],
+    delete: Sequence[str],
+    there: Sequence[str],
+    commit_files: int,
+    keeps_seal: bool = False,
 ) -> Commits:
     """Divide a publication of which the card is unchanged and `send` is to go up."""
     last = file("README.md"), file(SEAL)
@@ -37,6 +41,7 @@ def divide(
         last=last,
         seal=SEAL,
         owns=lambda path: path.startswith("shards/"),
+        keeps_seal=keeps_seal,
     )
     difference = Difference(
         send=tuple(map(file, send)), delete=tuple(delete), unchanged=0, is_new=not there
@@ -78,6 +83,13 @@ def test_where_readers_could_see_half_of_a_change_the_seal_is_removed_first_and_
 def test_where_files_are_only_added_the_seal_stays():
     commits = divide(["b", "c", "d", SEAL], [], [SEAL, "a"], 2)
     assert paths(commits, CommitOperationDelete) == []
+    assert path(commits[-1][-1]) == SEAL
+
+
+def test_where_what_the_seal_names_stays_the_seal_stays():
+    there = [SEAL, "shards/left", "shards/old"]
+    commits = divide(["shards/left", "b", "c", SEAL], ["shards/old"], there, 2, keeps_seal=True)
+    assert paths(commits, CommitOperationDelete) == ["shards/old"]
     assert path(commits[-1][-1]) == SEAL
 
 
