@@ -89,7 +89,7 @@ def sequential(audio: Audio, vocabulary: Vocabulary, options: Options) -> Job:
                 samples=samples,
                 language=draft.language,
                 previous=tuple(history[-MAX_PROMPT_TOKENS:]),
-                timestamps=True,
+                timestamps=longform.timestamps,
                 words=options.words,
             ),
             draft,

@@ -17,6 +17,9 @@ class LongformConfig:
     packed to 30 s."""
     stride_seconds: float | None = None
     """Chunked: overlap at each side of a chunk; None takes a sixth of it."""
+    timestamps: bool = True
+    """Sequential: a window ends where the model says that a sentence does. false, for a model that
+    was trained without timestamps, reads one whole window after the other."""
     condition_on_previous: bool = False
     """Sequential: give each window what was heard before. It keeps spelling and style, and one
     window that goes wrong can spoil all that follow."""

@@ -2,8 +2,8 @@
 
 Recordings are joined from clips of one speaker. By default the embedded teacher and the embedded
 test speakers; `LONGFORM_MODEL`, `LONGFORM_MANIFEST`, `LONGFORM_SECONDS`, `LONGFORM_RECORDINGS`,
-`LONGFORM_BATCH`, `LONGFORM_CHUNKS`, `LONGFORM_TEMPERATURES` and `LONGFORM_ROUNDS` choose others;
-the ways of reading take turns. Above temperature 0 a window is sampled, and no two programs draw
+`LONGFORM_BATCH`, `LONGFORM_CHUNKS`, `LONGFORM_TEMPERATURES`, `LONGFORM_TIMESTAMPS` (0 for a teacher
+without) and `LONGFORM_ROUNDS` choose others; the ways of reading take turns. Above temperature 0 a window is sampled, and no two programs draw
 the same: with a teacher that fails its checks often, parity asks for `LONGFORM_TEMPERATURES=0`.
 `test_parity` needs openai-whisper, which is no dependency, and a model with OpenAI's vocabulary.
 
@@ -42,7 +42,8 @@ TEMPERATURES = [
     float(t) for t in os.environ.get("LONGFORM_TEMPERATURES", "0,0.2,0.4,0.6,0.8,1").split(",")
 ]
 CHUNKS = [float(s) for s in os.environ.get("LONGFORM_CHUNKS", "15,25,30").split(",")]
-OPTIONS = Options(longform=LongformConfig(temperatures=TEMPERATURES))
+TIMESTAMPS = os.environ.get("LONGFORM_TIMESTAMPS", "1") == "1"
+OPTIONS = Options(longform=LongformConfig(temperatures=TEMPERATURES, timestamps=TIMESTAMPS))
 
 
 @pytest.fixture(scope="module")
@@ -118,6 +119,7 @@ def test_parity(recordings: list[EvaluationClip], recognizer: Any) -> None:
         other.transcribe(
             np.asarray(recording.audio()), language=recording.language, fp16=False,
             condition_on_previous_text=False, temperature=tuple(TEMPERATURES),
+            without_timestamps=not TIMESTAMPS,
         )["text"]
         for recording in recordings
     ]  # fmt: skip

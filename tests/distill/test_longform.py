@@ -96,6 +96,21 @@ def test_sequential_hears_every_second_once(seconds: float):
         assert segment.start == pytest.approx(int(segment.text), abs=0.021)
 
 
+def test_without_timestamps_whole_windows_follow_each_other():
+    options = Options(longform=LongformConfig(timestamps=False))
+    windows: list[Window] = []
+
+    def note(window: Window) -> Heard:
+        windows.append(window)
+        return by_second(window)
+
+    transcript = drive(sequential(Ramp(70.0), Numbers(), options), note)
+    assert [len(window.samples) / SAMPLE_RATE for window in windows] == [30.0, 30.0, 10.0]
+    assert not any(window.timestamps for window in windows)
+    assert [(s.start, s.end) for s in transcript.segments] == [(0, 30), (30, 60), (60, 70)]
+    assert transcript.text.split() == [str(number) for number in range(70)]
+
+
 @pytest.mark.parametrize("seconds", [0.5, 15.0, 15.02, 30.0, 100.0, 333.3])
 @pytest.mark.parametrize("timestamps", [False, True])
 @pytest.mark.parametrize("chunk_seconds", [15.0, 25.0, 30.0])
