@@ -3,9 +3,10 @@
 Recordings are joined from clips of one speaker. By default the embedded teacher and the embedded
 test speakers; `LONGFORM_MODEL`, `LONGFORM_MANIFEST`, `LONGFORM_SECONDS`, `LONGFORM_RECORDINGS`,
 `LONGFORM_BATCH`, `LONGFORM_CHUNKS`, `LONGFORM_TEMPERATURES`, `LONGFORM_TIMESTAMPS` (0 for a teacher
-without) and `LONGFORM_ROUNDS` choose others; the ways of reading take turns. Above temperature 0 a window is sampled, and no two programs draw
-the same: with a teacher that fails its checks often, parity asks for `LONGFORM_TEMPERATURES=0`.
-`test_parity` needs openai-whisper, which is no dependency, and a model with OpenAI's vocabulary.
+without) and `LONGFORM_ROUNDS` choose others; the ways of reading take turns. Above temperature 0 a
+window is sampled, and no two programs draw the same: with a teacher that fails its checks often,
+parity asks for `LONGFORM_TEMPERATURES=0`. `test_parity` needs openai-whisper, which is no
+dependency, and a model with OpenAI's vocabulary.
 
     pytest -qs tests/benchmarks/bench_longform.py
 """
