@@ -8,6 +8,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
+from distill.processor import save_processor
 from distill.quantization.config import InspectConfig, QuantizeConfig
 from distill.quantization.fake import quantise
 from distill.quantization.packed import FILE_NAME, is_packed, save
@@ -34,7 +35,7 @@ def quantize(config: QuantizeConfig) -> Path:
     model, processor = load_model(config.model), load_processor(config.model)
     grids = quantise(model, config.chosen_rules)
     size_bytes = save(model, grids, output)
-    processor.save_pretrained(output)
+    save_processor(processor, output)
     report = inspect(output)
     logger.info(
         "%s: %.2f MB, %.2f times smaller than in float16",

@@ -26,6 +26,7 @@ from distill.distillation import Distillation, Encode
 from distill.joint import learned_steps_in, quantise_in_training
 from distill.layer_matching import LayerMatching
 from distill.layerdrop import drop_inner_layers
+from distill.processor import save_processor
 from distill.progress import ShowProgress
 from distill.quantization import packed
 from distill.quantization.config import QuantizationConfig
@@ -270,6 +271,6 @@ def save(
         write_quantised(student, quantization, folder, steps)
     else:
         student.save_pretrained(folder)
-    processor.save_pretrained(folder)
+    save_processor(processor, folder)
     logger.info("student written to %s", folder)
     return folder

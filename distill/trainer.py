@@ -28,6 +28,7 @@ from distill.config import TrainConfig
 from distill.data import BatchStream
 from distill.distillation import Distillation
 from distill.joint import load_joint, save_joint
+from distill.processor import save_processor
 from distill.progress import show_samples
 from distill.sharding import check_sharding, is_sharded, load_whole_state, whole, whole_state
 from distill.stopping import StopRequest
@@ -179,7 +180,7 @@ class DistillationTrainer(Seq2SeqTrainer):
             with self.as_saved(), replacing_folder(Path(self.config.output) / "best") as folder:
                 self.student.save_pretrained(folder, state_dict=weights)
                 save_joint(self.step, folder)
-                self.processor.save_pretrained(folder)
+                save_processor(self.processor, folder)
         if out_of_patience(self.state.global_step, self.state.best_global_step, self.config):
             logger.info("no better validation for %s, stopping", self.config.validation)
             self.control.should_save = self.control.should_training_stop = True
@@ -220,7 +221,7 @@ class DistillationTrainer(Seq2SeqTrainer):
         folder = Path(output_dir or str(self.args.output_dir))
         self.student.save_pretrained(folder, state_dict=state_dict)
         save_joint(self.step, folder)
-        self.processor.save_pretrained(folder)
+        save_processor(self.processor, folder)
         torch.save(self.args, folder / "training_args.bin")
         if self.average is not None:
             self.average.save(folder)

@@ -8,6 +8,7 @@ import copy
 from pathlib import Path
 
 from distill.export.source import Source, Transcriber, texts_of
+from distill.processor import save_processor
 from distill.recognizers import load_recognizer
 from distill.student import keep_generation_settings
 
@@ -25,7 +26,7 @@ def write(source: Source, folder: Path) -> None:
     half = copy.deepcopy(source.model).half()
     keep_generation_settings(half)
     half.save_pretrained(folder)
-    source.processor.save_pretrained(folder)
+    save_processor(source.processor, folder)
 
 
 def transcriber(folder: Path, source: Source) -> Transcriber:

@@ -23,6 +23,7 @@ from torch import Tensor, nn
 
 from distill.export.onnx_runtime import DECODER, DECODER_WITH_PAST, ENCODER, PAIR, transcriber
 from distill.export.source import Source
+from distill.processor import save_processor
 from distill.student import encode
 
 __all__ = ["NEEDS", "RUNTIME", "WEIGHTS", "transcriber", "write"]
@@ -152,7 +153,7 @@ def write(source: Source, folder: Path) -> None:
             onnx.save_model(graph, str(folder / name))
     model.config.save_pretrained(folder)
     model.generation_config.save_pretrained(folder)
-    source.processor.save_pretrained(folder)
+    save_processor(source.processor, folder)
 
 
 def _trace(

@@ -14,6 +14,7 @@ from transformers import TorchAoConfig, WhisperForConditionalGeneration
 
 from distill.export.source import Source, Transcriber
 from distill.longform import Window
+from distill.processor import save_processor
 from distill.quantization.packed import is_packed
 from distill.student import keep_generation_settings
 from distill.whisper_recognizer import WhisperRecognizer
@@ -43,7 +44,7 @@ def write(source: Source, folder: Path) -> None:
         )
     keep_generation_settings(model)
     model.save_pretrained(folder)
-    source.processor.save_pretrained(folder)
+    save_processor(source.processor, folder)
 
 
 def transcriber(folder: Path, source: Source) -> Transcriber:

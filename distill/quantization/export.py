@@ -11,6 +11,7 @@ from pathlib import Path
 
 from transformers import WhisperForConditionalGeneration, WhisperProcessor
 
+from distill.processor import save_processor
 from distill.quantization.packed import build, read
 from distill.quantization.presets import Grid
 
@@ -55,7 +56,7 @@ def convert(
     """Convert a model that is loaded; faster-whisper and CTranslate2 read the result.
 
     Raises:
-        ValueError: the output exists.
+        ValueError: the output exists, or the processor lacks a file that readers need.
         ImportError: ctranslate2 is not installed.
     """
     from ctranslate2.converters import TransformersConverter
@@ -65,9 +66,14 @@ def convert(
         raise ValueError(f"{output} exists; name a folder that does not")
     with tempfile.TemporaryDirectory() as plain:
         model.save_pretrained(plain)
-        processor.save_pretrained(plain)
-        copied = [name for name in BESIDE if (Path(plain) / name).is_file()]
-        TransformersConverter(plain, copy_files=copied).convert(
+        save_processor(processor, plain)
+        missing = [name for name in BESIDE if not (Path(plain) / name).is_file()]
+        if missing:
+            raise ValueError(
+                f"the model's processor wrote no {', '.join(missing)}, without which "
+                "faster-whisper misreads the model; its tokenizer must be a fast one"
+            )
+        TransformersConverter(plain, copy_files=list(BESIDE)).convert(
             str(output), quantization=quantization
         )
     return output

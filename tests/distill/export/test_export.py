@@ -9,18 +9,28 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from transformers import WhisperForConditionalGeneration
+from transformers import (
+    WhisperConfig,
+    WhisperFeatureExtractor,
+    WhisperForConditionalGeneration,
+    WhisperProcessor,
+)
 
 from distill.__main__ import main
+from distill.config import InitConfig
 from distill.evaluate_data import EvaluationClip
 from distill.export.config import FORMATS, ExportConfig
 from distill.export.source import Source, load_source
 from distill.export.verification import Heard, clips_of, compare
 from distill.longform import Window
-from distill.quantization import load, save
+from distill.quantization import export, load, save
+from distill.quantization.config import QuantizeConfig
 from distill.quantization.fake import quantise
 from distill.quantization.presets import rules_of
+from distill.quantize import quantize
 from distill.recognizers import CTranslate2Recognizer
+from distill.student import keep_generation_settings
+from distill.train import init
 from tests.benchmarks.labelling import Multilingual
 from tests.distill.material import TEXTS
 
@@ -95,6 +105,57 @@ def test_faster_whisper_loads_the_folder_and_hears_the_same(output: Path):
             window.samples, language="en", beam_size=1, temperature=0.0, without_timestamps=True
         )
         assert " ".join(segment.text.strip() for segment in segments) == expected.text
+
+
+@pytest.fixture(scope="module")
+def large_mels(source: Source, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """A model that hears 128 mel bands, as the large ones do, and its exports."""
+    folder = tmp_path_factory.mktemp("mels")
+    sizes = source.model.config.to_dict() | {"num_mel_bins": 128}
+    model = WhisperForConditionalGeneration(WhisperConfig.from_dict(sizes))
+    model.generation_config = source.model.generation_config
+    keep_generation_settings(model)
+    model.save_pretrained(folder / "model")
+    extractor = WhisperFeatureExtractor(feature_size=128)
+    WhisperProcessor(extractor, source.processor.tokenizer).save_pretrained(folder / "model")
+    assert not (folder / "model" / "preprocessor_config.json").exists(), "transformers 5"
+    formats = ",".join(name for name in HERE if name in ("hf", "ct2-float16", "onnx"))
+    options = ["--formats", formats, "--clips", "null"]
+    assert run(folder / "model", folder / "o", *options) == 0
+    return folder / "model", folder / "o"
+
+
+def test_every_folder_says_how_many_mel_bands_its_model_hears(large_mels: tuple[Path, Path]):
+    model, output = large_mels
+    formats = [path for path in output.iterdir() if path.is_dir()]
+    assert formats
+    for folder in (
+        *formats,
+        init(InitConfig(teacher=str(model), output=str(output / "init"), decoder_layers=1)),
+        quantize(QuantizeConfig(model=str(model), preset="w8", output=str(output / "w8"))),
+    ):
+        settings = json.loads((folder / "preprocessor_config.json").read_text())
+        assert settings["feature_size"] == 128, folder
+
+
+def test_faster_whisper_hears_a_model_of_128_mel_bands(large_mels: tuple[Path, Path]):
+    pytest.importorskip("ctranslate2")
+    library = pytest.importorskip("faster_whisper")
+    model = library.WhisperModel(str(large_mels[1] / "ct2-float16"), device="cpu", cpu_threads=1)
+    segments, _ = model.transcribe(
+        np.zeros(16_000, np.float32), language="en", beam_size=1, temperature=0.0, max_new_tokens=4
+    )
+    assert isinstance(list(segments), list)
+
+
+def test_a_processor_that_readers_cannot_read_is_not_converted(
+    source: Source, tmp_path: Path, monkeypatch
+):
+    pytest.importorskip("ctranslate2")
+    monkeypatch.setattr(export, "save_processor", lambda processor, folder: None)
+    with pytest.raises(ValueError, match=r"no tokenizer.json, preprocessor_config.json"):
+        export.convert(source.model, source.processor, tmp_path / "c", "float16")
+    assert not (tmp_path / "c").exists()
 
 
 def test_nothing_unfinished_is_left_beside_the_formats(output: Path):
