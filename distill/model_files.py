@@ -6,13 +6,17 @@ published.
 
 import fnmatch
 import json
+import logging
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from distill.export.config import NUMBERS
+from distill.export.report import is_same_model, read_report
 from distill.quantization.packed import FILE_NAME as PACKED
 from distill.quantization.sizes import inspect, number_format
+
+logger = logging.getLogger(__name__)
 
 _TEXTS = (
     "config.json",
@@ -103,18 +107,47 @@ def read_student(folder: Path) -> Variant:
 
 
 def variants_beside(student: Path) -> list[Variant]:
-    """Find the folders that lie beside a student, or one level deeper, with another format of it.
+    """Find the folders beside a student, or one level deeper, with another format of it.
 
-    A plain model beside it may be any model, such as the one that training started from, so only
-    other formats are taken.
+    What lies there may be any model, so only what is known to be this one is taken: exports whose
+    `export.json` names the student and says that they do as it does, and in the folder of a
+    training what was quantised there. Plain models are never taken. The others are named in the
+    log.
     """
-    return [v for v in _nearby(student) if v.format != "transformers"]
+    student = student.resolve()
+    found = []
+    for variant in _nearby(student):
+        if variant.format == "transformers":
+            continue
+        if _belongs(variant, student):
+            found.append(variant)
+        else:
+            logger.info(
+                "%s, %s, is not published: nothing says that it is this model and does as it does; "
+                "name it with --variants if it is",
+                variant.folder, variant.format,
+            )  # fmt: skip
+    return found
+
+
+def _belongs(variant: Variant, student: Path) -> bool:
+    parent = variant.folder.parent
+    try:
+        report = read_report(parent)
+    except ValueError as error:
+        logger.warning("%s", error)
+        report = None
+    if report and is_same_model(report["model"], student):
+        passed = {each["format"] for each in report["formats"] if each["passed"]}
+        if variant.folder.name in passed:
+            return True
+    is_packed = any(path.name == PACKED for path in variant.files)
+    return is_packed and parent == student.parent and (parent / "run.json").is_file()
 
 
 def _nearby(student: Path) -> Iterator[Variant]:
-    parent = student.resolve().parent
-    for folder in sorted(path for path in parent.iterdir() if path.is_dir()):
-        if folder == student.resolve() or folder.name == "checkpoints":
+    for folder in sorted(path for path in student.parent.iterdir() if path.is_dir()):
+        if folder == student or folder.name == "checkpoints":
             continue
         if found := find_variant(folder):
             yield found

@@ -21,8 +21,9 @@ class PublishConfig:
     """results.json of an evaluation that judged this student, or its folder. Without it the card
     says that nothing was measured."""
     variants: list[str] | None = None
-    """Folders with the same model quantised or in other formats; null takes those that lie beside
-    the student, [] none."""
+    """Folders with the same model quantised or in other formats; null takes those beside the
+    student that are known to be it (exports that passed, what a training's folder has quantised),
+    [] none."""
     licence: str | None = None
     """SPDX name under which the weights are given; not stated without it."""
     datasets: list[str] = field(default_factory=list)

@@ -16,12 +16,12 @@ from rich.table import Table
 
 from distill.export import ct2, ggml, hf, onnx, torchao
 from distill.export.config import NUMBERS, ExportConfig
+from distill.export.report import REPORT, is_same_model, read_report
 from distill.export.source import Source, load_source
 from distill.export.verification import Agreement, Heard, clips_of, compare, listen
 
 logger = logging.getLogger(__name__)
 
-REPORT = "export.json"
 _FORMATS: dict[str, tuple[ModuleType, Callable[[Source, Path], None]]] = {
     "hf": (hf, hf.write),
     "ct2-float16": (ct2, ct2.write_float16),
@@ -59,14 +59,20 @@ def export(config: ExportConfig) -> list[Exported]:
 
     Raises:
         FileNotFoundError: the clips are not a finished dataset.
-        ValueError: no such model, a library is missing, a folder exists, a format cannot hold the
-            model, or an export writes other texts than its source.
+        ValueError: no such model, a library is missing, a folder exists or is of another model, a
+            format cannot hold the model, or an export writes other texts than its source.
     """
     output = Path(config.output)
     for name in config.chosen:
         _check_installed(name)
         if (output / name).exists():
             raise ValueError(f"{output / name} exists; delete it, or name another output")
+    earlier = read_report(output)
+    if earlier and not is_same_model(earlier["model"], config.model):
+        raise ValueError(
+            f"{output} holds exports of {earlier['model']}, not of {config.model}; name another "
+            "output"
+        )
     clips = clips_of(config) if config.clips else []
     source = load_source(config.model)
     output.mkdir(parents=True, exist_ok=True)
@@ -144,7 +150,7 @@ def _verify(
 def _report(config: ExportConfig, output: Path, heard: Heard | None, found: list[Exported]) -> None:
     """Print a table, and write it for programs together with what earlier exports wrote."""
     path = output / REPORT
-    before = json.loads(path.read_text())["formats"] if path.is_file() else []
+    before = (read_report(output) or {"formats": []})["formats"]
     names = {each.format for each in found}
     formats = [each for each in before if each["format"] not in names]
     formats += [dataclasses.asdict(each) | {"passed": each.passed} for each in found]

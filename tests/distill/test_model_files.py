@@ -1,3 +1,4 @@
+import json
 from pathlib import Path
 
 import pytest
@@ -44,15 +45,44 @@ def test_a_folder_without_weights_and_no_folder_are_no_model(tmp_path: Path):
     assert find_variant(tmp_path / "nothing") is None
 
 
+def report(folder: Path, model: Path, **passed: bool) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    formats = [{"format": name.replace("_", "-"), "passed": did} for name, did in passed.items()]
+    (folder / "export.json").write_text(json.dumps({"model": str(model), "formats": formats}))
+
+
 def test_other_formats_beside_a_student_are_found_and_plain_models_and_checkpoints_are_not(
     tmp_path: Path,
 ):
     student = write(tmp_path / "run" / "student", "model.safetensors")
+    write(tmp_path / "run", "run.json")
     write(tmp_path / "run" / "small", "quantized.safetensors")
     write(tmp_path / "run" / "export" / "ct2-int8", "model.bin")
+    report(tmp_path / "run" / "export", student, ct2_int8=True)
     write(tmp_path / "run" / "init", "model.safetensors")
     write(tmp_path / "run" / "checkpoints" / "checkpoint-1", "quantized.safetensors")
     assert [v.folder.name for v in variants_beside(student)] == ["ct2-int8", "small"]
+
+
+def test_models_that_nothing_ties_to_the_student_are_not_taken_for_it(tmp_path: Path, caplog):
+    student = write(tmp_path / "models" / "student", "model.safetensors")
+    write(tmp_path / "models" / "other-w8", "quantized.safetensors")  # no training's folder
+    write(tmp_path / "models" / "whisper-small-ct2", "model.bin")
+    write(tmp_path / "models" / "another" / "ct2-int8", "model.bin")
+    report(tmp_path / "models" / "another", tmp_path / "models" / "another", ct2_int8=True)
+    write(tmp_path / "models" / "damaged" / "onnx", "encoder_model.onnx")
+    write(tmp_path / "models" / "damaged", "export.json")
+    with caplog.at_level("INFO"):
+        assert variants_beside(student) == []
+    assert "whisper-small-ct2, CTranslate2 (faster-whisper), is not published" in caplog.text
+
+
+def test_an_export_that_writes_other_texts_than_the_student_is_not_taken(tmp_path: Path):
+    student = write(tmp_path / "student", "model.safetensors")
+    write(tmp_path / "export" / "ct2-int8", "model.bin")
+    write(tmp_path / "export" / "ggml", "ggml-model.bin")
+    report(tmp_path / "export", student, ct2_int8=False, ggml=True)
+    assert [v.folder.name for v in variants_beside(student)] == ["ggml"]
 
 
 def test_a_student_that_lacks_what_a_reader_needs_is_refused_by_name(tmp_path: Path):

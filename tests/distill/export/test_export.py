@@ -176,6 +176,24 @@ def test_another_format_joins_the_report(teacher_folder: Path, tmp_path: Path):
     assert all(each["agreement"] is None and each["passed"] for each in written)
 
 
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ('{"model": "other", "formats": []}', "holds exports of other, not of embedded"),
+        ('{"model": "embedded"}', "export.json is damaged or was not written by"),
+        ("[]", "export.json is damaged or was not written by"),
+    ],
+)
+def test_an_output_of_another_model_is_refused_before_anything_is_written(
+    tmp_path: Path, capsys, content: str, message: str
+):
+    (tmp_path / "export.json").write_text(content)
+    assert run("embedded", tmp_path, "--formats", "hf", "--clips", "null") == 1
+    assert message in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ["export.json"]
+    assert (tmp_path / "export.json").read_text() == content
+
+
 def test_other_texts_are_counted_and_listed():
     clips = [_clip(str(number), TEXTS[number]) for number in (0, 1, 2, 4)]
     texts = [clip.reference for clip in clips]
