@@ -66,6 +66,12 @@ class Variant:
 _PLAIN = {*_TEXTS, _INDEX}
 
 
+def is_model_file(name: str) -> bool:
+    """Tell whether a file of that name is published as a part of a model."""
+    patterns = (pattern for patterns in _WEIGHTS.values() for pattern in patterns)
+    return name in _PLAIN or any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns)
+
+
 def find_variant(folder: Path) -> Variant | None:
     """Return the model in a folder, or None where there is none."""
     if not folder.is_dir():

@@ -1,28 +1,24 @@
 """`whisper-distill publish`: a student, its card and its other formats as a model of the Hub."""
 
-import fnmatch
+import functools
+import json
 import logging
+from collections.abc import Callable
 from pathlib import Path
 
 from distill.model_card import gather, make_card
-from distill.model_files import Variant, find_variant, read_student, variants_beside
+from distill.model_files import (
+    Variant,
+    find_variant,
+    is_model_file,
+    read_student,
+    variants_beside,
+)
 from distill.publish_config import PublishConfig
 from pipeline import upload
 from pipeline.upload import Difference, Outcome, Outgoing, Publication
 
 logger = logging.getLogger(__name__)
-
-_MODELS = (
-    "*.safetensors",
-    "*.safetensors.index.json",
-    "*.onnx",
-    "*.onnx_data",
-    "*.gguf",
-    "*.bin",
-    "*/*.json",
-    "*/*.txt",
-)
-"""What an earlier publication may have left: weights, and everything in the folders of formats."""
 
 
 def publish(config: PublishConfig) -> Difference | Outcome:
@@ -59,14 +55,38 @@ def plan_publication(config: PublishConfig) -> Publication:
     return Publication(
         repo_id=config.repo_id,
         kind="model",
-        files=(upload.marker("model"), *(file for file in files if file.path != seal)),
+        files=(
+            upload.marker("model", variants.keys()),
+            *(file for file in files if file.path != seal),
+        ),
         last=(
             Outgoing("README.md", card.encode()),
             *(file for file in files if file.path == seal),
         ),
         seal=seal,
-        owns=lambda path: any(fnmatch.fnmatch(path, pattern) for pattern in _MODELS),
+        owns=_owned(config.repo_id),
     )
+
+
+def _owned(repo_id: str) -> Callable[[str], bool]:
+    """Return which files of a repository an earlier publication left; all else is its owner's.
+
+    Files of models are, in the root and in the folders that the earlier publication listed.
+    """
+
+    @functools.cache
+    def folders() -> frozenset[str]:
+        try:
+            found = json.loads(upload.download_text("model", repo_id, upload.MARKER) or "{}")
+            return frozenset(found.get("folders", ()))
+        except (ValueError, AttributeError, TypeError):  # changed by hand: nothing is known of it
+            return frozenset()
+
+    def owns(path: str) -> bool:
+        folder, _, name = path.rpartition("/")
+        return is_model_file(name) and (not folder or folder in folders())
+
+    return owns
 
 
 def named_variants(config: PublishConfig) -> dict[str, Variant]:

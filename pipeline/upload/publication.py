@@ -1,7 +1,7 @@
 """What a repository shall hold, and how that differs from what it holds."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from functools import cached_property
 from hashlib import file_digest, sha256
@@ -139,8 +139,9 @@ def public_name(name: str) -> str:
     return Path(name).name if is_path else name
 
 
-def marker(kind: Kind) -> Outgoing:
-    """Return the file that says that a repository was made here."""
-    return Outgoing(
-        MARKER, json.dumps({"created_with": "whisper-distillery", "kind": kind}).encode()
-    )
+def marker(kind: Kind, folders: Collection[str] | None = None) -> Outgoing:
+    """Return the file that says that a repository was made here, and which folders are ours."""
+    fields: dict[str, Any] = {"created_with": "whisper-distillery", "kind": kind}
+    if folders is not None:
+        fields["folders"] = sorted(folders)
+    return Outgoing(MARKER, json.dumps(fields).encode())

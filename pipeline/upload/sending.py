@@ -181,11 +181,15 @@ def _commits(
     remote: dict[str, RepoFile],
     commit_files: int,
 ) -> Iterable[Sequence[Step]]:
-    """Divide what is to be done."""
+    """Divide what is to be done.
+
+    Deletions come first: the marker that replaces the one by which they are known is sent with the
+    last of them or later, so an interrupted publication still knows what is left to delete.
+    """
     closing = {file.path for file in publication.last}
     content = [file for file in difference.send if file.path not in closing]
-    steps: list[Step] = [*content]
-    steps += [CommitOperationDelete(path_in_repo=path) for path in difference.delete]
+    steps: list[Step] = [CommitOperationDelete(path_in_repo=path) for path in difference.delete]
+    steps += content
     last = [file for file in difference.send if file.path in closing]
     if not steps and not last:
         return

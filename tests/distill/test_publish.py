@@ -17,7 +17,7 @@ from distill.publish import plan_publication, publish
 from distill.publish_config import PublishConfig
 from distill.student import load_model
 from pipeline.upload import Outcome, PublishError
-from tests.hub_server import HubServer, hub_in_process
+from tests.hub_server import File, HubServer, hub_in_process
 
 REPO = "owner/student"
 
@@ -149,6 +149,29 @@ def test_other_formats_beside_it_go_into_folders(
     assert not [name for name in files_on(hub) if name.startswith("ggml/")]
     publish(config(student, variants=[]))
     assert not [name for name in files_on(hub) if "/" in name]
+
+
+def test_what_the_owner_added_by_hand_is_not_deleted_by_the_next_publication(
+    student: Path, hub: HubServer
+):
+    publish(config(student, variants=[]))
+    mine = [
+        "samples/transcripts.json", "notes/log.txt", "notes/config.json", "onnx/model.onnx",
+        "images.bin", "README.txt",
+    ]  # fmt: skip
+    repository = hub.repository(REPO, "model")
+    there = repository.states[repository.head]
+    added = {name: File(name.encode(), is_lfs=False) for name in mine}
+    stale = {"quantized.safetensors": File(b"of an earlier student", is_lfs=False)}
+    repository.commit(there | added | stale, mine)
+    small = student.parent / "w8"
+    assert main(["quantize", f"--model={student}", "--preset=w8", f"--output={small}"]) == 0
+    for variants in ([str(small)], []):
+        publish(config(student, variants=variants))
+        found = files_on(hub)
+        assert found.keys() >= set(mine)
+        assert "quantized.safetensors" not in found
+        assert ("w8/quantized.safetensors" in found) == bool(variants)
 
 
 def test_a_quantised_student_is_published_as_what_it_is(

@@ -59,8 +59,8 @@ def paths(commits: Commits, kind: type) -> list[str]:
 
 def test_what_fits_into_one_commit_is_one_with_the_seal_in_it():
     (commit,) = divide(["a", "b", SEAL], ["shards/old"], [SEAL, "a", "shards/old"], 4)
-    assert [path(step) for step in commit] == ["a", "b", "shards/old", SEAL]
-    assert not paths([commit[:2]], CommitOperationDelete)
+    assert [path(step) for step in commit] == ["shards/old", "a", "b", SEAL]
+    assert not paths([commit[1:]], CommitOperationDelete)
 
 
 def test_nothing_to_do_is_no_commit():
@@ -78,6 +78,13 @@ def test_where_readers_could_see_half_of_a_change_the_seal_is_removed_first_and_
     assert path(commits[0][0]) == SEAL
     assert isinstance(commits[-1][-1], Outgoing)
     assert path(commits[-1][-1]) == SEAL
+
+
+def test_nothing_new_is_sent_before_everything_old_is_deleted():
+    commits = divide(["b", "c"], ["shards/1", "shards/2", "shards/3"], [SEAL, "a"], 2)
+    steps = [step for commit in commits for step in commit]
+    first_sent = next(n for n, step in enumerate(steps) if isinstance(step, Outgoing))
+    assert not any(isinstance(step, CommitOperationDelete) for step in steps[first_sent:])
 
 
 def test_where_files_are_only_added_the_seal_stays():
