@@ -205,11 +205,23 @@ def _training(evidence: Evidence) -> list[str]:
     run = evidence.run
     if run is None:
         return ["## Training", "There is no record of the training beside the model."]
+    try:
+        return _told(run, evidence.teacher)
+    except (KeyError, TypeError, AttributeError) as error:
+        raise ValueError(
+            f"run.json of the training is damaged or of another release ({error!r}); name another "
+            "with --run, or publish with the release that wrote it"
+        ) from error
+
+
+def _told(run: dict[str, Any], teacher: str | None) -> list[str]:
+    """Return what the record of a training says."""
     config = run["config"]
     loss, data = config["loss"], config["data"]
     rows = [
         ["started from", public_name(config["student"])],
-        ["teacher", evidence.teacher or "none"],
+        ["teacher", teacher or "none"],
+        ["labels", f"`labels@{data['labels']}`" if data.get("labels") else "of the shards"],
         [
             "steps, labels learnt from",
             f"{run['steps']:,}, {run['tokens']:,} tokens ({run['ended']})",
@@ -225,7 +237,7 @@ def _training(evidence: Evidence) -> list[str]:
             ", ".join(part["corpora"]),
             str(part["clips"]),
             f"{part['hours']:.2f}",
-            _threshold(part["folder"], data),
+            _threshold(part, data),
             f"`{part['shard_key']}`",
         ]
         for part in run["data"]
@@ -239,11 +251,19 @@ def _training(evidence: Evidence) -> list[str]:
     ]
 
 
-def _threshold(folder: str, data: dict[str, Any]) -> str:
-    """Return the error rate up to which labels were kept, of the shards or at reading."""
+def _threshold(part: dict[str, Any], data: dict[str, Any]) -> str:
+    """Return the error rate up to which labels were kept, of the shards or at reading.
+
+    The shards' own counts only where they are still those of the training, its split was filtered,
+    and their own labels were learnt.
+    """
     limits = [(data.get("filter") or {}).get("max_wer")]
-    if (Path(folder) / "index.json").is_file():
-        limits.append(read_index(folder).filter.get("max_wer"))
+    folder = Path(part["folder"])
+    if (folder / "index.json").is_file() and not data.get("labels"):
+        index = read_index(folder)
+        is_filtered = data.get("split", "train") in index.filter.get("splits", ())
+        if index.shard_key == part["shard_key"] and is_filtered:
+            limits.append(index.filter.get("max_wer"))
     known = [limit for limit in limits if limit is not None]
     return f"{min(known):g}" if known else "not on record"
 

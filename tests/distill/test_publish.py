@@ -1,5 +1,6 @@
 """A student goes to the Hub with a card that says what was measured, and loads back from it."""
 
+import dataclasses
 import json
 import re
 import shutil
@@ -16,6 +17,7 @@ from distill.__main__ import main
 from distill.publish import plan_publication, publish
 from distill.publish_config import PublishConfig
 from distill.student import load_model
+from pipeline.schema import read_index, to_json
 from pipeline.upload import Outcome, PublishError
 from tests.hub_server import File, HubServer, hub_in_process
 
@@ -210,6 +212,46 @@ def test_the_card_says_what_it_was_trained_on_with_which_limit(
     assert "| tones | 8 | 0.01 | 0.1 | `shards` |" in card
     assert "preset paper, temperature 2" in card
     assert "2, 345 tokens (finished)" in card
+
+
+def filtered(dataset: Path, folder: Path, shard_key: str, **filter_: Any) -> Path:
+    """Write the index of a dataset that was filtered in another way."""
+    index = read_index(dataset)
+    folder.mkdir(exist_ok=True)
+    changed = dataclasses.replace(index, shard_key=shard_key, filter=filter_)
+    (folder / "index.json").write_text(to_json(changed))
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("shard_key", "splits", "labels", "limit"),
+    [
+        ("shards", ["train"], "", "0.3"),
+        ("refiltered", ["train"], "", "not on record"),
+        ("shards", ["dev"], "", "not on record"),
+        ("shards", ["train"], "second", "not on record"),
+    ],
+)
+def test_the_limit_on_the_card_is_the_one_of_the_labels_that_were_learnt(
+    student: Path, run_card: dict[str, Any], dataset: Path, tmp_path: Path,
+    shard_key: str, splits: list[str], labels: str, limit: str,
+):  # fmt: skip
+    folder = filtered(dataset, tmp_path / "shards", shard_key, max_wer=0.3, splits=splits)
+    run_card["data"][0]["folder"] = str(folder)
+    run_card["config"]["data"] = {"filter": None, "split": "train", "labels": labels}
+    (student.parent / "run.json").write_text(json.dumps(run_card))
+    card = card_of(student)
+    assert f"| tones | 8 | 0.01 | {limit} | `shards` |" in card
+    assert ("| labels | `labels@second` |" in card) == bool(labels)
+
+
+def test_a_record_of_the_training_that_lacks_something_is_refused_in_words(
+    student: Path, run_card: dict[str, Any]
+):
+    del run_card["trained_parameters"]
+    (student.parent / "run.json").write_text(json.dumps(run_card))
+    with pytest.raises(ValueError, match=r"damaged or of another release .*trained_parameters"):
+        card_of(student)
 
 
 def test_without_an_evaluation_the_card_claims_nothing(student: Path):
