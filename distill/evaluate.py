@@ -27,7 +27,7 @@ from distill.evaluate_hearing import AnyRecognizer, hear_in_turns, read
 from distill.evaluate_long import hear_recordings
 from distill.evaluate_report import write_report
 from distill.evaluate_scores import Comparison, Rates, break_down, compare, rates, score_all
-from distill.recognizers import load_recognizer
+from distill.recognizers import choose_device, load_recognizer
 from pipeline.schema import MAX_CLIP_SECONDS
 from pipeline.scoring import Score
 
@@ -81,6 +81,7 @@ class Results:
     num_clips: int
     audio_seconds: float
     device: str
+    """`cpu` or `cuda`: what was used, also where `auto` was asked for."""
     batch_size: int
     models: list[ModelResult]
     parts: dict[str, Any] = field(default_factory=dict)
@@ -148,7 +149,7 @@ def evaluate(config: EvaluateConfig) -> Results:
         mode=judged(config),
         num_clips=len(clips),
         audio_seconds=round(sum(clip.duration_seconds for clip in clips), 2),
-        device=str(config.device),
+        device=choose_device(config.device),
         batch_size=config.batch_size,
         models=models,
         parts=evaluate_parts.run(config, recognizers, clips, long),

@@ -11,6 +11,7 @@ import jiwer
 import numpy as np
 import pytest
 import soundfile
+import torch
 from whisper_normalizer.english import EnglishTextNormalizer
 
 from distill.__main__ import main
@@ -98,6 +99,11 @@ def test_rates_are_what_jiwer_and_the_normaliser_give(configure: Configure, teac
     assert spent.models == pytest.approx(teacher.decode_seconds + student.decode_seconds, abs=1e-3)
     own = spent.features + spent.reading + spent.scoring
     assert results.overhead == pytest.approx(own / spent.models, abs=1e-4) != 0
+
+
+def test_the_device_on_record_is_the_one_that_was_used_where_any_was_allowed(configure: Configure):
+    results = evaluate(configure(device="auto", max_clips=1))
+    assert results.device == ("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def test_the_report_is_one_file_that_loads_nothing(configure: Configure):
