@@ -4,88 +4,16 @@ A number is on the card only if a file says it: `results.json` of an evaluation,
 training, the weights themselves. What nobody measured is called so.
 """
 
-import json
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from huggingface_hub import EvalResult, ModelCardData
-
+from distill.card_evidence import Evidence
+from distill.card_metadata import metadata
 from distill.model_files import Variant
 from distill.publish_config import PublishConfig
 from distill.quantization.sizes import inspect
 from pipeline.schema import read_index
 from pipeline.upload import public_name
-
-
-@dataclass(frozen=True, kw_only=True)
-class Evidence:
-    """What the files beside a student say of it."""
-
-    run: dict[str, Any] | None
-    """`run.json` of the training."""
-    results: dict[str, Any] | None
-    """`results.json` of an evaluation."""
-    measured: dict[str, Any] | None
-    """The student's own part of it."""
-
-    @property
-    def teacher(self) -> str | None:
-        """What it learned from, if that is on record."""
-        name = (self.run or {}).get("config", {}).get("teacher")
-        return public_name(name) if name else None
-
-
-def gather(config: PublishConfig) -> Evidence:
-    """Read what there is.
-
-    Raises:
-        FileNotFoundError: a file that is named does not exist.
-        ValueError: it is damaged, or knows nothing of the student.
-    """
-    student = Path(config.student)
-    run = Path(config.run or student.resolve().parent)
-    run = run / "run.json" if run.is_dir() else run
-    if config.run and not run.is_file():
-        raise FileNotFoundError(f"{run} does not exist; `run` is the folder of a training")
-    results = _results_path(config.results)
-    found = _read(results) if results else None
-    return Evidence(
-        run=_read(run) if run.is_file() else None,
-        results=found,
-        measured=_own_result(found, student, results) if found and results else None,
-    )
-
-
-def _results_path(name: str | None) -> Path | None:
-    if name is None:
-        return None
-    path = Path(name) / "results.json" if Path(name).is_dir() else Path(name)
-    if not path.is_file():
-        raise FileNotFoundError(
-            f"{path} does not exist; `results` is the output of `whisper-distill evaluate`"
-        )
-    return path
-
-
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{path} is damaged ({error})") from error
-    if not isinstance(found, dict):
-        raise ValueError(f"{path} is damaged: it holds no object")
-    return found
-
-
-def _own_result(results: dict[str, Any], student: Path, path: Path) -> dict[str, Any]:
-    """Return what an evaluation says of a student."""
-    judged = results.get("models", [])
-    for model in judged:
-        if Path(model["model"]).resolve() == student.resolve():
-            return model
-    names = ", ".join(model["model"] for model in judged) or "no model"
-    raise ValueError(f"{path} knows nothing of {student}: it judged {names}")
 
 
 def make_card(
@@ -96,7 +24,7 @@ def make_card(
     teacher = evidence.teacher
     origin = f"a student of {teacher}" if teacher else "a Whisper model"
     sections = [
-        f"---\n{metadata(config, evidence).to_yaml()}\n---",
+        f"---\n{metadata(config, student, evidence).to_yaml()}\n---",
         f"# {title}",
         f"Speech recognition: {origin}, made with whisper-distillery.",
         *_results(evidence),
@@ -106,42 +34,6 @@ def make_card(
         *_usage(config, student, variants),
     ]
     return "\n\n".join(sections) + "\n"
-
-
-def metadata(config: PublishConfig, evidence: Evidence) -> ModelCardData:
-    """Return the card's front matter; with a model-index where something was measured."""
-    title, teacher = config.repo_id.partition("/")[2], evidence.teacher
-    measured = evidence.measured
-    return ModelCardData(
-        model_name=title if measured else None,
-        language=sorted(measured["by_language"]) if measured else None,
-        license=config.licence,
-        library_name="transformers",
-        pipeline_tag="automatic-speech-recognition",
-        base_model=teacher if teacher and teacher.count("/") == 1 else None,
-        datasets=config.datasets or None,
-        metrics=["wer"] if measured else None,
-        tags=["whisper", "distillation", "whisper-distillery"],
-        eval_results=_evaluations(config, evidence),
-    )
-
-
-def _evaluations(config: PublishConfig, evidence: Evidence) -> list[EvalResult] | None:
-    if evidence.results is None or evidence.measured is None:
-        return None
-    rates, split = evidence.measured["rates"], evidence.results["split"]
-    return [
-        EvalResult(
-            task_type="automatic-speech-recognition",
-            task_name="Speech Recognition",
-            dataset_type=config.evaluated_on or "custom",
-            dataset_name=config.evaluated_on or f"{evidence.results['num_clips']} clips",
-            dataset_split=split,
-            metric_type=rates["metric"],
-            metric_name=rates["metric"].upper(),
-            metric_value=round(100 * rates["wer"], 2),
-        )
-    ]
 
 
 def _table(header: list[str], rows: list[list[str]]) -> str:

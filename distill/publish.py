@@ -6,7 +6,8 @@ import logging
 from collections.abc import Callable
 from pathlib import Path
 
-from distill.model_card import gather, make_card
+from distill.card_evidence import gather
+from distill.model_card import make_card
 from distill.model_files import (
     Variant,
     find_variant,

@@ -25,7 +25,8 @@ class PublishConfig:
     student that are known to be it (exports that passed, what a training's folder has quantised),
     [] none."""
     licence: str | None = None
-    """SPDX name under which the weights are given; not stated without it."""
+    """SPDX name under which the weights are given, in any case; one that the Hub has no identifier
+    for is stated as `other` with its name. Not stated without it."""
     datasets: list[str] = field(default_factory=list)
     """Names on the Hub of what it was trained on."""
     evaluated_on: str = ""

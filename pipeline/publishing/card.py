@@ -19,7 +19,7 @@ from pipeline.publishing.layout import config_name, configurations, split_name
 from pipeline.publishing.licences import hub_name
 from pipeline.schema import Index
 from pipeline.sweep import SweepPoint
-from pipeline.upload import public_name
+from pipeline.upload import HUB_LANGUAGES, public_name
 
 _SIZES = (
     (10**3, "n<1K"),
@@ -35,8 +35,6 @@ _NO_MATTER = (
     "canary", "canary_max_wer", "canary_max_words",
 )  # fmt: skip
 """What is said of the teacher elsewhere, or does not decide a label."""
-HUB_LANGUAGES = {"jw": "jv"}
-"""Where Whisper's code is not the one of ISO 639-1."""
 
 
 def make_card(index: Index, facts: Facts, repo_id: str) -> str:

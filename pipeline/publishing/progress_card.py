@@ -16,13 +16,13 @@ from pipeline.blocks import is_labelled
 from pipeline.files import AnyPath
 from pipeline.layout import Layout
 from pipeline.plan import Plan, PlannedCorpus
-from pipeline.publishing.card import HUB_LANGUAGES, hours_text
+from pipeline.publishing.card import hours_text
 from pipeline.publishing.config import PublishConfig
 from pipeline.publishing.layout import CARD, INDEX
 from pipeline.publishing.licences import hub_name
 from pipeline.report import read_run
 from pipeline.timings import read_timings
-from pipeline.upload import Outgoing, Publication, PublishError, public_name
+from pipeline.upload import HUB_LANGUAGES, Outgoing, Publication, PublishError, public_name
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -12,6 +12,7 @@ names keeps it: what it names stays true, and an interrupted one can go on.
 
 from pipeline.upload.asking import PublishError
 from pipeline.upload.publication import (
+    HUB_LANGUAGES,
     MARKER,
     Difference,
     Outcome,
@@ -31,6 +32,7 @@ from pipeline.upload.sending import (
 )
 
 __all__ = [
+    "HUB_LANGUAGES",
     "MARKER",
     "Difference",
     "Outcome",

@@ -15,6 +15,9 @@ from pipeline.files import AnyPath
 
 Kind = Literal["dataset", "model"]
 
+HUB_LANGUAGES = {"jw": "jv"}
+"""Where Whisper's code is not the one of ISO 639-1."""
+
 MARKER = "publication.json"
 """Says that a repository was made here; sent with the first commit."""
 

@@ -302,6 +302,11 @@ def test_a_model_of_another_kind_is_refused(student: Path, hub: HubServer):
     refused(hub, student, "type 'bert'")
 
 
+def test_a_licence_in_its_spdx_spelling_is_published(student: Path, hub: HubServer):
+    publish(config(student, licence="Apache-2.0"))
+    assert front_matter(files_on(hub)["README.md"].decode())["license"] == "apache-2.0"
+
+
 def test_results_of_other_models_are_refused(student: Path, hub: HubServer, tmp_path: Path):
     path = tmp_path / "results.json"
     path.write_text('{"models": [{"model": "openai/whisper-tiny"}]}')
@@ -315,6 +320,7 @@ def test_results_of_other_models_are_refused(student: Path, hub: HubServer, tmp_
         ({"results": "/nowhere"}, "does not exist"),
         ({"run": "/nowhere"}, "does not exist"),
         ({"variants": ["/nowhere"]}, "no model in a format"),
+        ({"licence": " "}, "give an SPDX name"),
     ],
 )
 def test_what_is_named_and_not_there_is_refused(
