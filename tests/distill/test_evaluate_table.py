@@ -6,7 +6,7 @@ from typing import Any
 from distill.evaluate_table import comparison_table
 
 
-def results(**parts: list[dict[str, Any]]) -> Any:
+def results(mode: str = "short", **parts: list[dict[str, Any]]) -> Any:
     models = [
         SimpleNamespace(
             model=name,
@@ -19,7 +19,7 @@ def results(**parts: list[dict[str, Any]]) -> Any:
             ("converted", None, 2.345, 0.1114),
         )
     ]
-    return SimpleNamespace(models=models, parts=parts)
+    return SimpleNamespace(mode=mode, models=models, parts=parts)
 
 
 def test_each_way_of_reading_long_recordings_has_a_column():
@@ -43,3 +43,8 @@ def test_short_form_alone_makes_a_table_too():
     head, _, first, _ = comparison_table(results()).splitlines()
     assert head == "| model | parameters | relative speed | WER, short |"
     assert first == "| teacher | 5.1 M | 1.00 × | 3.1 (2.1 to 4.3) |"
+
+
+def test_the_rates_of_recordings_alone_are_not_called_short():
+    head = comparison_table(results("chunked")).splitlines()[0]
+    assert head == "| model | parameters | relative speed | WER, long, chunked |"
