@@ -53,7 +53,8 @@ class EvaluationClip:
             return np.concatenate(pieces[:-1])
         if self.flac:
             return decode_flac(self.flac)
-        return load_audio(self.path, self.start_seconds, self.duration_seconds)
+        longest = self.duration_seconds + 1.0  # a whole meeting, too
+        return load_audio(self.path, self.start_seconds, self.duration_seconds, max_seconds=longest)
 
 
 def read_clips(config: EvaluateConfig) -> list[EvaluationClip]:

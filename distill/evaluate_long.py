@@ -10,7 +10,7 @@ from distill.evaluate_files import write_hypotheses
 from distill.evaluate_hearing import AnyRecognizer, Hearing, hear_long, read
 from distill.evaluate_scores import compare, rates, score_all
 from distill.longform import Options
-from distill.transcribe import STUDENT_CHUNK_SECONDS, TEACHER_CHUNK_SECONDS
+from distill.transcribe import chunk_seconds
 from pipeline.scoring import Score
 
 Row = dict[str, Any]
@@ -25,7 +25,7 @@ def long_form(
     """Measure long recordings, sequentially or in chunks; write what each model heard."""
     rows, first_scores, first_seconds = [], [], 0.0
     for number, recognizer in enumerate(recognizers):
-        chunk = _chunk_seconds(config, recognizer)
+        chunk = chunk_seconds(recognizer, config.longform)
         row, texts, scores = _long_row(config, recognizer, long, chunk if in_chunks else None)
         name = f"heard-{number}-{'chunked' if in_chunks else 'sequential'}.jsonl"
         write_hypotheses(Path(config.output) / name, long, texts, scores)
@@ -55,17 +55,11 @@ def hear_recordings(
     found.reading_seconds = time.perf_counter() - started
     options = Options(longform=config.longform)
     for recognizer in recognizers:
-        chunk = _chunk_seconds(config, recognizer) if judged(config) == "chunked" else None
+        chunk = chunk_seconds(recognizer, config.longform) if judged(config) == "chunked" else None
         texts, seconds = hear_long(recognizer, long, config.batch_size, options, chunk)
         found.texts.append(texts)
         found.seconds.append(seconds)
     return found
-
-
-def _chunk_seconds(config: EvaluateConfig, recognizer: AnyRecognizer) -> float:
-    return config.longform.chunk_seconds or (
-        STUDENT_CHUNK_SECONDS if recognizer.is_student else TEACHER_CHUNK_SECONDS
-    )
 
 
 def chunk_lengths(

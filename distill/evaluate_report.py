@@ -36,6 +36,7 @@ svg text { fill: var(--soft); } .rule { stroke: var(--rule); }
 .legend svg { display: inline-block; width: 2rem; height: .7rem; margin-right: .4rem; }
 """
 _TITLES = {
+    "short": ("Short-form", "Clips of up to 30 s, each in one window."),
     "latency": ("Speed by batch size", "Median time of a batch, without features."),
     "sequential": ("Long recordings, sequential", "Window after window, with timestamps."),
     "chunked": ("Long recordings, chunked", "Overlapping chunks, decoded side by side."),
@@ -78,7 +79,7 @@ def write_report(results: dict[str, Any], path: Path) -> None:
         "first model is what the others are compared with. Intervals are 95 %, by bootstrap over "
         "clips; differences and p-values are of paired resamples.</p>",
         *_left_out(results["unreadable"]),
-        f"<h2>{_TITLES.get(results['mode'], ('Short-form', ''))[0]}</h2>",
+        f"<h2>{_TITLES[results['mode']][0]}</h2>",
         _table([_short_row(model) for model in models]),
         _where_time_went(results["spent"], results["overhead"]),
         "<h2>Errors and repetition</h2>",

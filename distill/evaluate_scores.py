@@ -73,6 +73,10 @@ def rates(
         (normalize(clip.reference, clip.language), normalize(text, clip.language))
         for clip, text in zip(clips, texts, strict=True)
     ]
+    counted_in = [
+        [units(one, found.metric) for one in pair]
+        for pair, found in zip(normalised, scores, strict=True)
+    ]
     characters = [
         character_errors(found, reference)
         for found, (reference, _) in zip(scores, normalised, strict=True)
@@ -95,11 +99,7 @@ def rates(
         insertion_rate=insertions / length if length else float(insertions > 0),
         loops=find_loops(
             [clip.id for clip in clips],
-            [units(r, found.metric) for (r, _), found in zip(normalised, scores, strict=True)],
-            [
-                units(text, found.metric)
-                for (_, text), found in zip(normalised, scores, strict=True)
-            ],
+            *map(list, zip(*counted_in, strict=True)),
         ),
     )
 

@@ -4,7 +4,11 @@ from typing import Any
 
 from distill.evaluate import Results
 
-_LONG = {"sequential": "WER, long, sequential", "chunked": "WER, long, chunked"}
+_COLUMNS = {
+    "short": "WER, short",
+    "sequential": "WER, long, sequential",
+    "chunked": "WER, long, chunked",
+}
 
 
 def comparison_table(results: Results) -> str:
@@ -13,9 +17,9 @@ def comparison_table(results: Results) -> str:
     Speed is that of what they are judged by, short-form where it was heard, relative to the first
     model; long recordings have a column for each way in which they were read.
     """
-    parts = {name: results.parts[name] for name in _LONG if name in results.parts}
-    judged = _LONG.get(results.mode, "WER, short")
-    head = ["model", "parameters", "relative speed", judged, *(_LONG[n] for n in parts)]
+    parts = {name: results.parts[name] for name in _COLUMNS if name in results.parts}
+    rates_of = (_COLUMNS[name] for name in (results.mode, *parts))
+    head = ["model", "parameters", "relative speed", *rates_of]
     lines = [head, ["---"] * len(head)]
     for model in results.models:
         rates = model.rates

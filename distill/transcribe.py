@@ -23,7 +23,7 @@ from distill.longform_chunked import chunked, stride_samples
 from distill.recognizers import load_recognizer
 from distill.recordings import AudioStream, Recording, find_recordings
 from distill.subtitles import render
-from distill.transcribe_config import TranscribeConfig
+from distill.transcribe_config import LongformConfig, TranscribeConfig
 from distill.transcribe_output import claim_output, prepare_output, write
 from distill.transcript import Job, Transcript
 from distill.windows import WINDOW_SAMPLES, Heard, Window
@@ -91,7 +91,7 @@ def transcribe(config: TranscribeConfig) -> None:
     )
     language = recognizer.vocabulary.check_language(config.language)
     if config.mode == "chunked":
-        stride_samples(chunk_seconds(recognizer, config), config.longform.stride_seconds)
+        stride_samples(chunk_seconds(recognizer, config.longform), config.longform.stride_seconds)
     if config.output is not None:
         claim_output(config, waiting)
     config = dataclasses.replace(config, language=language)
@@ -163,15 +163,15 @@ def make_job(
         elif mode == "sequential":
             transcript = yield from sequential(stream, vocabulary, options)
         else:
-            seconds = chunk_seconds(recognizer, config)
+            seconds = chunk_seconds(recognizer, config.longform)
             transcript = yield from chunked(stream, vocabulary, options, seconds, config.batch_size)
         return transcript
 
 
-def chunk_seconds(recognizer: Recognizer, config: TranscribeConfig) -> float:
+def chunk_seconds(recognizer: Recognizer, config: LongformConfig) -> float:
     """Return the length of a chunk, by the model where it is not configured."""
-    if config.longform.chunk_seconds is not None:
-        return config.longform.chunk_seconds
+    if config.chunk_seconds is not None:
+        return config.chunk_seconds
     return STUDENT_CHUNK_SECONDS if recognizer.is_student else TEACHER_CHUNK_SECONDS
 
 

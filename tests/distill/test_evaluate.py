@@ -416,6 +416,16 @@ def test_recordings_alone_are_judged_where_only_long_modes_are_asked_for(
         evaluate(configure(data=[str(manifest)]))
 
 
+def test_a_recording_of_more_than_an_hour_can_be_judged(tmp_path: Path):
+    path = tmp_path / "meeting.flac"
+    soundfile.write(path, np.zeros(3601 * SAMPLE_RATE, dtype=np.int16), SAMPLE_RATE)
+    clip = EvaluationClip(
+        id="meeting", reference="a", language="en", speaker="", recording="",
+        start_seconds=0.0, duration_seconds=3601.0, path=str(path),
+    )  # fmt: skip
+    assert len(clip.audio()) == 3601 * SAMPLE_RATE
+
+
 def test_a_language_that_a_model_lacks_is_told_before_anything_is_heard(
     configure: Configure, teacher_folder: Path, tmp_path: Path
 ):

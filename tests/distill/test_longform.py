@@ -228,7 +228,7 @@ def test_a_chunk_is_as_long_as_suits_the_model(
     longform = LongformConfig(chunk_seconds=given)
     config = TranscribeConfig(files=["a"], model="m", mode="chunked", longform=longform)
     model: Any = SimpleNamespace(is_student=is_student)
-    assert chunk_seconds(model, config) == expected
+    assert chunk_seconds(model, config.longform) == expected
 
 
 @pytest.mark.parametrize("mode", ["sequential", "chunked"])
