@@ -28,7 +28,10 @@ def draw_speed(config: AugmentConfig, seconds: float, key: str) -> float:
     rng = random.Random(f"{key}-speed")
     if rng.random() >= config.speed_probability:
         return 1.0
-    speed = rng.uniform(config.min_speed, config.max_speed)
+    if config.speeds:
+        speed = rng.choice(config.speeds)
+    else:
+        speed = rng.uniform(config.min_speed, config.max_speed)
     return speed if seconds / speed <= MAX_CLIP_SECONDS else 1.0
 
 

@@ -76,6 +76,10 @@ class AugmentConfig:
     min_speed: float = 0.9
     """1 is as recorded."""
     max_speed: float = 1.1
+    """1.1 is a tenth faster."""
+    speeds: list[float] = field(default_factory=list)
+    """Only these, such as 0.9 and 1.1, instead of any between the two; a clip that has had all of
+    them is known to `encoder_memory_gib`."""
 
     def __post_init__(self) -> None:
         for name in ("noise_probability", "speed_probability", "max_time_mask_share"):
@@ -93,6 +97,8 @@ class AugmentConfig:
                 f"data.augment.min_speed is {self.min_speed} and max_speed {self.max_speed}; "
                 "they must be above 0 and in this order"
             )
+        if self.speeds and min(self.speeds) <= 0:
+            raise ValueError(f"data.augment.speeds is {self.speeds}; all must be above 0")
         if self.min_snr_db > self.max_snr_db:
             raise ValueError(
                 f"data.augment.min_snr_db is {self.min_snr_db}, above max_snr_db {self.max_snr_db}"

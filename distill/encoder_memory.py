@@ -1,12 +1,14 @@
-"""What a frozen encoder has heard once, kept for the next training that is given the same batches.
+"""What a frozen encoder has heard once, kept for the next epoch and for the next training.
 
-Students of a study that differ in loss, depth or layer matching read the same clips in the same
-order and share their teacher's encoder, which is most of the work of a step. What is kept is found
-by the weights that the encoder computes with, on their grids where they are on one, and by the
-features themselves, so it can only be what would be computed again.
+A clip sounds the same in every epoch unless it is augmented, students of a study share their
+teacher's encoder, and running it is most of the work of a step. What is kept is found by the
+weights that the encoder computes with, on their grids where they are on one, and by the features
+themselves, so it can only be what would be computed again. Clips are encoded one by one: the last
+bits of a result depend on what shares its batch, and a resumed training has to see the same ones.
 """
 
 import hashlib
+import weakref
 from typing import Any
 
 import torch
@@ -23,29 +25,49 @@ class EncoderMemory:
     """Stands in for `distill.student.encode`, with the same result."""
 
     def __init__(self, kept_bytes: int = KEPT_BYTES) -> None:
-        self.kept_bytes, self.hits = kept_bytes, 0
+        self.kept_bytes, self.num_bytes = kept_bytes, 0
+        self.hits = self.misses = 0
         self._kept: dict[bytes, Tensor] = {}
-        self._num_bytes = 0
+        self._known: tuple[weakref.ref[Any], tuple[int, ...], bytes] | None = None
 
     def __call__(self, encoder: Any, features: Tensor) -> Tensor:
-        """Return the encoder's output, computed if it learns, draws dropout, or is new."""
+        """Return (batch, positions, width), computed where it learns, draws dropout, or is new."""
         if torch.is_grad_enabled() or encoder.training:
             return encode(encoder, features)
-        key = _key(encoder, features)
+        weights = self._weights(encoder)
+        return torch.cat([self._hear(encoder, weights, row) for row in features.split(1)])
+
+    def _hear(self, encoder: Any, weights: bytes, features: Tensor) -> Tensor:
+        device = features.device.type
+        dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else None
+        digest = hashlib.sha256(weights)
+        digest.update(f"{dtype} {tuple(features.shape)}".encode())
+        _add(digest, features)
+        key = digest.digest()
         if key in self._kept:
             self.hits += 1
             return self._kept[key]
+        self.misses += 1
         sound = encode(encoder, features)
-        if self._num_bytes + sound.nbytes <= self.kept_bytes:
+        if self.num_bytes + sound.nbytes <= self.kept_bytes:
             self._kept[key] = sound
-            self._num_bytes += sound.nbytes
+            self.num_bytes += sound.nbytes
         return sound
 
+    def _weights(self, encoder: Any) -> bytes:
+        """Hash what the encoder computes with, again only where it may have changed."""
+        if any(isinstance(layer, QuantisedLinear) for layer in encoder.modules()):
+            return _weights_digest(encoder)  # a grid may begin to count without a weight's change
+        state = encoder.state_dict(keep_vars=True).values()
+        versions = tuple(n for value in state for n in (value.data_ptr(), value._version))
+        if self._known and self._known[0]() is encoder and self._known[1] == versions:
+            return self._known[2]
+        self._known = (weakref.ref(encoder), versions, _weights_digest(encoder))
+        return self._known[2]
 
-def _key(encoder: Any, features: Tensor) -> bytes:
-    device = features.device.type
-    dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else None
-    digest = hashlib.sha256(f"{dtype} {tuple(features.shape)}".encode())
+
+def _weights_digest(encoder: Any) -> bytes:
+    digest = hashlib.sha256()
     seen: dict[str, Any] = {
         f"{name}.weight": layer.seen_weight()
         for name, layer in encoder.named_modules()
@@ -54,7 +76,6 @@ def _key(encoder: Any, features: Tensor) -> bytes:
     for name, value in encoder.state_dict().items():
         digest.update(f"{name} {tuple(value.shape)}".encode())
         _add(digest, seen.get(name, value))
-    _add(digest, features)
     return digest.digest()
 
 

@@ -29,8 +29,8 @@ def check_sharding(config: TrainConfig) -> None:
     Raises:
         ValueError: the configuration has such a thing.
     """
-    for name in ("average_decay", "hidden", "quantization"):
-        if getattr(config, name) is not None:
+    for name in ("average_decay", "hidden", "quantization", "encoder_memory_gib"):
+        if getattr(config, name):
             raise ValueError(
                 f"{name} needs the whole student in every process, which FSDP takes apart; train "
                 "with DDP (torchrun, without FSDP), or leave it out"

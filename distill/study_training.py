@@ -16,7 +16,6 @@ from distill.distillation import Encode
 from distill.encoder_memory import EncoderMemory
 from distill.quantization.config import QuantizeConfig
 from distill.quantize import quantize
-from distill.student import encode
 from distill.study_arms import Arm
 from distill.study_config import StudyConfig
 from distill.study_judging import weights_sha256
@@ -34,10 +33,10 @@ def train_all(arms: list[Arm], config: StudyConfig) -> None:
                 logger.info("%s, seed %d", arm.name, seed)
                 # other clips would take up the memory's room and never come again
                 same_clips = arm.config.data == config.data
-                make_student_of(arm, config, seed, memory if same_clips else encode)
+                make_student_of(arm, config, seed, memory if same_clips else None)
 
 
-def make_student_of(arm: Arm, config: StudyConfig, seed: int, encode: Encode = encode) -> Path:
+def make_student_of(arm: Arm, config: StudyConfig, seed: int, encode: Encode | None = None) -> Path:
     """Return the folder of an arm's student; what is there already is not made again."""
     start = Path(arm.config.student)
     if config.student is None and not (start / "config.json").is_file():

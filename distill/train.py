@@ -23,6 +23,7 @@ from distill.checkpoints import (
 from distill.config import InitConfig, TrainConfig
 from distill.data import BatchStream
 from distill.distillation import Distillation, Encode
+from distill.encoder_memory import EncoderMemory
 from distill.joint import learned_steps_in, quantise_in_training
 from distill.layer_matching import LayerMatching
 from distill.layerdrop import drop_inner_layers
@@ -40,8 +41,8 @@ from distill.run_card import (
     write_run_card,
 )
 from distill.stopping import InterruptedTrainingError, StopRequest
+from distill.student import encode as encode_anew
 from distill.student import (
-    encode,
     is_multilingual,
     keep_generation_settings,
     load_model,
@@ -78,10 +79,11 @@ def init(config: InitConfig) -> Path:
     return save(student, processor, Path(config.output))
 
 
-def train(config: TrainConfig, encode: Encode = encode) -> Path:
+def train(config: TrainConfig, encode: Encode | None = None) -> Path:
     """Train a student and return its folder, `<output>/student`.
 
-    `encode` runs the encoders; trainings that follow each other may share what it remembers.
+    `encode` runs the encoders; trainings that follow each other may share what it remembers. None
+    is what the configuration says.
 
     Raises:
         FileNotFoundError: a shard folder is not a finished dataset.
@@ -105,6 +107,8 @@ def train(config: TrainConfig, encode: Encode = encode) -> Path:
     batches_done = steps_done * config.gradient_accumulation_steps
     stream = BatchStream(config.data, processor, config.seed, rank, num_ranks, batches_done)
     clips = validation_clips(config.validation) if config.validation else []
+    if encode is None and config.encoder_memory_gib:
+        encode = EncoderMemory(round(config.encoder_memory_gib * 2**30))
     step = make_step(config, processor, encode)
     joint = quantise_in_training(step, config.quantization)
     stream.multilingual = is_multilingual(step.student)
@@ -136,7 +140,7 @@ def train(config: TrainConfig, encode: Encode = encode) -> Path:
 
 
 def make_step(
-    config: TrainConfig, processor: WhisperProcessor, encode: Encode = encode
+    config: TrainConfig, processor: WhisperProcessor, encode: Encode | None = None
 ) -> Distillation:
     """Load student and teacher and join them."""
     student = load_model(config.student)
@@ -157,7 +161,7 @@ def make_step(
         hidden_loss=hidden_loss,
         frozen=config.frozen,
         compiled=config.compile,
-        encode=encode,
+        encode=encode or encode_anew,
     )
 
 

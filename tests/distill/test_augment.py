@@ -86,6 +86,14 @@ def test_a_clip_is_never_slowed_beyond_30_seconds(seconds: float, key: str):
     assert draw_speed(AugmentConfig(), seconds, key) == 1.0
 
 
+def test_named_speeds_are_the_only_ones_and_all_of_them_come():
+    config = AugmentConfig(speed_probability=0.5, speeds=[0.9, 1.1])
+    drawn = [draw_speed(config, 5.0, f"clip-{n}") for n in range(200)]
+    assert set(drawn) == {0.9, 1.0, 1.1}
+    assert 60 < drawn.count(1.0) < 140
+    assert draw_speed(config, 28.0, "clip-0") in (1.0, 1.1), "0.9 would take more than 30 s"
+
+
 def test_masks_cover_the_clip_and_not_the_silence_behind_it():
     features = torch.randn(80, 400)
     masked = features.clone()
@@ -113,6 +121,7 @@ def test_masks_fit_clips_of_any_length(seconds: float, masks: int, key: str):
         ({"time_masks": -1}, "time_masks is -1"),
         ({"noise_probability": 1.5}, "noise_probability is 1.5"),
         ({"min_speed": 0.0}, "min_speed is 0.0"),
+        ({"speeds": [0.9, -1.0]}, "speeds is .0.9, -1.0."),
         ({"min_speed": 1.2}, "in this order"),
         ({"min_snr_db": 40.0}, "above max_snr_db"),
     ],

@@ -20,6 +20,7 @@ from distill.__main__ import main
 from distill.checkpoints import commit, differences, last_checkpoint, revoke
 from distill.config import TrainConfig, ValidationConfig
 from distill.data_config import AugmentConfig
+from distill.encoder_memory import EncoderMemory
 from distill.loss_config import LossConfig
 from distill.student import load_model, load_processor
 from distill.train import train
@@ -193,6 +194,43 @@ def test_old_checkpoints_go_when_a_newer_one_is_whole(configure: Configure, tmp_
     train(configure(max_steps=6, save_steps=2, keep_checkpoints=1))
     left = [path.name for path in (tmp_path / "run" / "checkpoints").glob("checkpoint-*")]
     assert left == ["checkpoint-6"]
+
+
+def test_a_training_that_remembers_is_resumed_bit_for_bit(
+    configure: Configure, monkeypatch: pytest.MonkeyPatch
+):
+    """Though its memory is empty then, and clips come back among others than before."""
+    memories = []
+
+    def remember(kept_bytes: int) -> EncoderMemory:
+        memories.append(EncoderMemory(kept_bytes))
+        return memories[-1]
+
+    monkeypatch.setattr("distill.train.EncoderMemory", remember)
+    config = configure(max_steps=6, encoder_memory_gib=0.5)
+    whole = train(dataclasses.replace(config, output=config.output + "-whole"))
+    assert memories[0].hits > memories[0].misses
+    assert memories[0].kept_bytes == 2**29
+    with pytest.MonkeyPatch.context() as patch:
+        kill_at(patch, 3)
+        with pytest.raises(KilledError):
+            train(config)
+    resumed = train(config)
+    assert losses(whole.parent) == losses(resumed.parent)
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"encoder_memory_gib": -1.0}, "encoder_memory_gib is -1.0"),
+        ({"encoder_memory_gib": 1.0, "freeze_encoder": False}, "freeze_encoder is false"),
+    ],
+)
+def test_a_memory_that_cannot_be_is_refused(
+    configure: Configure, fields: dict[str, Any], message: str
+):
+    with pytest.raises(ValueError, match=message):
+        configure(**fields)
 
 
 def test_a_run_may_be_told_not_to_resume_and_then_leaves_nothing_of_the_earlier_one(
