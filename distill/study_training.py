@@ -1,7 +1,7 @@
 """The students of a study: each is trained once, and where an interrupted study stood it goes on.
 
-Students of one seed that learn from the same clips are given the same batches in the same order,
-so what their frozen encoder hears is kept from one to the next.
+Students of one seed that learn from the same clips are given the same batches in the same order;
+what their frozen encoder hears is kept from one student to the next.
 """
 
 import dataclasses
@@ -25,9 +25,9 @@ logger = logging.getLogger(__name__)
 
 
 def train_all(arms: list[Arm], config: StudyConfig) -> None:
-    """Make every student that is not there; those of a seed hear the same batches in turn."""
+    """Make every student that is not there; those of a seed are given the same batches."""
+    memory = EncoderMemory()
     for seed in config.seeds:
-        memory = EncoderMemory()
         for arm in arms:
             if arm.trained or seed == config.seeds[0]:
                 logger.info("%s, seed %d", arm.name, seed)
