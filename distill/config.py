@@ -102,7 +102,8 @@ class TrainConfig:
     encoder_memory_gib: float = 0.0
     """Memory (GiB) for what a frozen encoder has heard: a clip that comes again, unaugmented and in
     as long a window, is not encoded again. 30 s take 2.3 MB with Whisper tiny, 7.7 MB with large;
-    worth it where the clips fit and the encoder is most of a step, as on a CPU."""
+    worth it where the clips fit and the encoder is most of a step, as on a CPU. It is memory of
+    the device that is trained on."""
     freeze_positions: bool = True
     """Keep the decoder's positional embeddings as they are (distil-large-v3's recipe)."""
     frozen: list[str] = field(default_factory=list)

@@ -8,8 +8,9 @@ bits of a result depend on what shares its batch, and a resumed training has to 
 """
 
 import hashlib
-import weakref
-from typing import Any
+import logging
+from typing import Any, NamedTuple
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor
@@ -17,18 +18,24 @@ from torch import Tensor
 from distill.quantization.fake import QuantisedLinear
 from distill.student import encode
 
+logger = logging.getLogger(__name__)
+
 KEPT_BYTES = 2 * 2**30
 """Output beyond this is computed each time."""
 
 
 class EncoderMemory:
-    """Stands in for `distill.student.encode`, with the same result."""
+    """Stands in for `distill.student.encode`, with the same result but for rounding.
+
+    What is kept stays on the device that computed it.
+    """
 
     def __init__(self, kept_bytes: int = KEPT_BYTES) -> None:
         self.kept_bytes, self.num_bytes = kept_bytes, 0
         self.hits = self.misses = 0
+        self.is_full = False
         self._kept: dict[bytes, Tensor] = {}
-        self._known: tuple[weakref.ref[Any], tuple[int, ...], bytes] | None = None
+        self._known: WeakKeyDictionary[Any, _Known] = WeakKeyDictionary()
 
     def __call__(self, encoder: Any, features: Tensor) -> Tensor:
         """Return (batch, positions, width), computed where it learns, draws dropout, or is new."""
@@ -52,18 +59,32 @@ class EncoderMemory:
         if self.num_bytes + sound.nbytes <= self.kept_bytes:
             self._kept[key] = sound
             self.num_bytes += sound.nbytes
+        elif not self.is_full:
+            self.is_full = True
+            logger.info(
+                "the encoder's memory is full with %d clips; others are encoded each time",
+                len(self._kept),
+            )
         return sound
 
     def _weights(self, encoder: Any) -> bytes:
         """Hash what the encoder computes with, again only where it may have changed."""
         if any(isinstance(layer, QuantisedLinear) for layer in encoder.modules()):
             return _weights_digest(encoder)  # a grid may begin to count without a weight's change
-        state = encoder.state_dict(keep_vars=True).values()
-        versions = tuple(n for value in state for n in (value.data_ptr(), value._version))
-        if self._known and self._known[0]() is encoder and self._known[1] == versions:
-            return self._known[2]
-        self._known = (weakref.ref(encoder), versions, _weights_digest(encoder))
-        return self._known[2]
+        tensors = list(encoder.state_dict(keep_vars=True).values())
+        versions = [(id(tensor), tensor.data_ptr(), tensor._version) for tensor in tensors]
+        known = self._known.get(encoder)
+        if known is None or known.versions != versions:
+            self._known[encoder] = known = _Known(versions, tensors, _weights_digest(encoder))
+        return known.digest
+
+
+class _Known(NamedTuple):
+    """The weights of an encoder as they were; holding the tensors keeps their ids from reuse."""
+
+    versions: list[tuple[int, int, int]]
+    tensors: list[Tensor]
+    digest: bytes
 
 
 def _weights_digest(encoder: Any) -> bytes:

@@ -12,7 +12,6 @@ from pathlib import Path
 import yaml
 
 from distill.config import InitConfig, TrainConfig
-from distill.distillation import Encode
 from distill.encoder_memory import EncoderMemory
 from distill.quantization.config import QuantizeConfig
 from distill.quantize import quantize
@@ -28,6 +27,8 @@ def train_all(arms: list[Arm], config: StudyConfig) -> None:
     """Make every student that is not there; those of a seed are given the same batches."""
     memory = EncoderMemory()
     for seed in config.seeds:
+        if memory.is_full:  # perhaps with windows that another seed will not see
+            memory = EncoderMemory()
         for arm in arms:
             if arm.trained or seed == config.seeds[0]:
                 logger.info("%s, seed %d", arm.name, seed)
@@ -36,7 +37,9 @@ def train_all(arms: list[Arm], config: StudyConfig) -> None:
                 make_student_of(arm, config, seed, memory if same_clips else None)
 
 
-def make_student_of(arm: Arm, config: StudyConfig, seed: int, encode: Encode | None = None) -> Path:
+def make_student_of(
+    arm: Arm, config: StudyConfig, seed: int, memory: EncoderMemory | None = None
+) -> Path:
     """Return the folder of an arm's student; what is there already is not made again."""
     start = Path(arm.config.student)
     if config.student is None and not (start / "config.json").is_file():
@@ -46,7 +49,7 @@ def make_student_of(arm: Arm, config: StudyConfig, seed: int, encode: Encode | N
     training = arm.training(seed)
     student = Path(training.output) / "student"
     if not is_trained(training):
-        student = train(training, encode)
+        student = train(training, memory)
         shutil.rmtree(Path(training.output) / "checkpoints")  # many students, much room
     if arm.rounded is None:
         return student

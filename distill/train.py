@@ -41,8 +41,8 @@ from distill.run_card import (
     write_run_card,
 )
 from distill.stopping import InterruptedTrainingError, StopRequest
-from distill.student import encode as encode_anew
 from distill.student import (
+    encode,
     is_multilingual,
     keep_generation_settings,
     load_model,
@@ -79,11 +79,10 @@ def init(config: InitConfig) -> Path:
     return save(student, processor, Path(config.output))
 
 
-def train(config: TrainConfig, encode: Encode | None = None) -> Path:
+def train(config: TrainConfig, memory: EncoderMemory | None = None) -> Path:
     """Train a student and return its folder, `<output>/student`.
 
-    `encode` runs the encoders; trainings that follow each other may share what it remembers. None
-    is what the configuration says.
+    Trainings that follow each other may share a memory; without one it is the configuration's.
 
     Raises:
         FileNotFoundError: a shard folder is not a finished dataset.
@@ -107,9 +106,9 @@ def train(config: TrainConfig, encode: Encode | None = None) -> Path:
     batches_done = steps_done * config.gradient_accumulation_steps
     stream = BatchStream(config.data, processor, config.seed, rank, num_ranks, batches_done)
     clips = validation_clips(config.validation) if config.validation else []
-    if encode is None and config.encoder_memory_gib:
-        encode = EncoderMemory(round(config.encoder_memory_gib * 2**30))
-    step = make_step(config, processor, encode)
+    if memory is None and config.encoder_memory_gib:
+        memory = EncoderMemory(round(config.encoder_memory_gib * 2**30))
+    step = make_step(config, processor, memory or encode)
     joint = quantise_in_training(step, config.quantization)
     stream.multilingual = is_multilingual(step.student)
     trainer = DistillationTrainer(step, arguments, stream, processor, config, clips)
@@ -140,7 +139,7 @@ def train(config: TrainConfig, encode: Encode | None = None) -> Path:
 
 
 def make_step(
-    config: TrainConfig, processor: WhisperProcessor, encode: Encode | None = None
+    config: TrainConfig, processor: WhisperProcessor, encode: Encode = encode
 ) -> Distillation:
     """Load student and teacher and join them."""
     student = load_model(config.student)
@@ -161,7 +160,7 @@ def make_step(
         hidden_loss=hidden_loss,
         frozen=config.frozen,
         compiled=config.compile,
-        encode=encode or encode_anew,
+        encode=encode,
     )
 
 

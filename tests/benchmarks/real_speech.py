@@ -31,7 +31,6 @@ from tests.shared_data import ABSENT, SPEECH, TEACHER
 
 CORPUS = SPEECH / "en_speechocean_train"
 VOICE = SPEECH / "en_kathleen"
-LICENCE = "cc-by-4.0"
 
 
 def utterances(test: bool, num_speakers: int, from_each: int) -> Iterator[dict[str, Any]]:
@@ -49,36 +48,27 @@ def write_manifest(path: Path, rows: Iterator[dict[str, Any]]) -> None:
     path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
 
 
-def labelling(output: Path, threads: int) -> dict[str, Any]:
-    """Configure `whisper-pipeline run`."""
-    corpora = [
-        {
-            "name": "speechocean",
-            "kind": "manifest",
-            "path": str(output / f"{split}.jsonl"),
-            "language": "en",
-            "licence": LICENCE,
-            "split": split,
-        }
-        for split in ("train", "test")
-    ]
-    voice = {
-        "name": "kathleen",
+def corpus(name: str, manifest: Path, licence: str, split: str) -> dict[str, Any]:
+    """Configure a corpus of `whisper-pipeline run`."""
+    return {
+        "name": name,
         "kind": "manifest",
-        "path": str(VOICE / "manifest.jsonl"),
+        "path": str(manifest),
         "language": "en",
-        "licence": "cc0-1.0",
-        "split": "train",
+        "licence": licence,
+        "split": split,
     }
+
+
+def labelling(output: Path, corpora: list[dict[str, Any]], **options: Any) -> dict[str, Any]:
+    """Configure `whisper-pipeline run` for this teacher, which knows packs and no timestamps."""
     return {
         "output": str(output / "data"),
-        "corpora": [*corpora, voice],
+        "corpora": corpora,
         "clips": {"pack": "before_label", "pack_seconds": 20.0},
-        "teacher": {"model": str(TEACHER), "num_threads": threads},
-        "decoding": {"timestamps": False, "temperatures": [0.0]},  # it has no timestamps
-        # about what it errs itself: with 10 % hardly a clip would be left
-        "filter": {"max_wer": 0.4},
-    }
+        "teacher": {"model": str(TEACHER)},
+        "decoding": {"timestamps": False, "temperatures": [0.0]},
+    } | options
 
 
 def studying(output: Path, arguments: argparse.Namespace) -> dict[str, Any]:
@@ -107,7 +97,7 @@ def studying(output: Path, arguments: argparse.Namespace) -> dict[str, Any]:
         "test": {"shards": shards, "split": "test", "max_clips": None},
         "seeds": list(range(arguments.seeds)),
         "max_steps": arguments.steps,
-        "learning_rate": 1e-3,  # of layers that stand apart: with less they hardly move
+        "learning_rate": 1e-3,
         "warmup_steps": arguments.steps // 10,
         "speed_rounds": 3,
         "dtype": arguments.dtype,
@@ -138,9 +128,18 @@ def main() -> None:
     tested = utterances(True, arguments.test_speakers, arguments.test_from_each)
     write_manifest(output / "train.jsonl", learnt)
     write_manifest(output / "test.jsonl", tested)
+    corpora = [
+        corpus("speechocean", output / "train.jsonl", "cc-by-4.0", "train"),
+        corpus("speechocean", output / "test.jsonl", "cc-by-4.0", "test"),
+        corpus("kathleen", VOICE / "manifest.jsonl", "cc0-1.0", "train"),
+    ]
+    # the threshold is about what the teacher errs itself: with 10 % hardly a clip would be left
+    labelled = labelling(output, corpora, filter={"max_wer": 0.4}) | {
+        "teacher": {"model": str(TEACHER), "num_threads": arguments.threads}
+    }
     seconds = {}
     for command, config in (
-        (["pipeline", "run"], labelling(output, arguments.threads)),
+        (["pipeline", "run"], labelled),
         (["distill", "study"], studying(output, arguments)),
     ):
         path = output / f"{command[1]}.yaml"

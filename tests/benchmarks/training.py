@@ -102,12 +102,17 @@ def decoder_inputs(labels: torch.Tensor) -> torch.Tensor:
     return inputs
 
 
+def make_whisper(sizes: dict[str, int]) -> WhisperForConditionalGeneration:
+    """Return an untrained Whisper."""
+    settings: dict[str, Any] = {"pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 1}
+    settings |= {"decoder_start_token_id": 0, "suppress_tokens": [], "begin_suppress_tokens": []}
+    return WhisperForConditionalGeneration(WhisperConfig.from_dict(sizes | settings))
+
+
 def measure(kind: str, sizes: dict[str, int], clips: int, steps: int, dtype: str) -> dict[str, Any]:
     """Train a few steps in this process."""
     torch.manual_seed(0)
-    settings: dict[str, Any] = {"pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 1}
-    settings |= {"decoder_start_token_id": 0, "suppress_tokens": [], "begin_suppress_tokens": []}
-    teacher = WhisperForConditionalGeneration(WhisperConfig.from_dict(sizes | settings))
+    teacher = make_whisper(sizes)
     student = make_student(teacher, 2)
     step = (PlainStep if kind == "plain" else OurStep)(student, teacher)
     trained = [p for p in student.parameters() if p.requires_grad]

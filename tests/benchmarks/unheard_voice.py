@@ -26,6 +26,7 @@ import soundfile
 import yaml
 
 from pipeline.audio import SAMPLE_RATE
+from tests.benchmarks.real_speech import corpus, labelling
 from tests.shared_data import ABSENT, TEACHER
 
 PACKAGES = ("asterisk-core-sounds-en", "asterisk-core-sounds-en-g722", "pocketsphinx-testdata")
@@ -94,17 +95,8 @@ def main() -> None:
     rows = [r for r in rows if r["duration"] <= MAX_SECONDS and len(r["text"].split()) >= 3]
     manifest = output / "manifest.jsonl"
     manifest.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
-    config = {
-        "output": str(output / "data"),
-        "corpora": [
-            {"name": "prompts", "kind": "manifest", "path": str(manifest), "language": "en",
-             "licence": "cc-by-sa-3.0", "split": "test"}
-        ],
-        "clips": {"pack": "before_label", "pack_seconds": 20.0},
-        "teacher": {"model": str(TEACHER)},
-        "decoding": {"timestamps": False, "temperatures": [0.0]},
-        "filter": {"max_wer": 100.0},
-    }  # fmt: skip
+    voice = corpus("prompts", manifest, "cc-by-sa-3.0", "test")
+    config = labelling(output, [voice], filter={"max_wer": 100.0})
     (output / "run.yaml").write_text(yaml.safe_dump(config, sort_keys=False))
     print(f"{len(rows)} sentences; next: whisper-pipeline run --config {output / 'run.yaml'}")
 

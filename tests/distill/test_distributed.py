@@ -161,7 +161,12 @@ def test_weights_spread_over_processes_learn_and_go_on_as_whole_ones(
 
 @pytest.mark.parametrize(
     "fields",
-    [{"average_decay": 0.9}, {"hidden": HiddenConfig()}, {"quantization": QuantizationConfig()}],
+    [
+        {"average_decay": 0.9},
+        {"hidden": HiddenConfig()},
+        {"quantization": QuantizationConfig()},
+        {"encoder_memory_gib": 1.0},
+    ],
 )
 def test_what_reads_weights_between_steps_is_refused_where_they_are_spread(fields: dict[str, Any]):
     config = TrainConfig(output="x", data=DataConfig(shards=["x"]), student="x", **fields)

@@ -1,8 +1,11 @@
+import copy
+from typing import Any
+
 import pytest
 import torch
 from transformers import WhisperForConditionalGeneration
 
-from distill.encoder_memory import EncoderMemory
+from distill.encoder_memory import EncoderMemory, _weights_digest
 from distill.student import encode
 
 Whisper = WhisperForConditionalGeneration
@@ -52,12 +55,17 @@ def test_another_encoder_is_never_taken_for_the_one_before(
 
 
 @torch.no_grad()
-def test_what_finds_no_room_is_computed_each_time(teacher: Whisper, features: torch.Tensor):
+def test_what_finds_no_room_is_computed_each_time(
+    teacher: Whisper, features: torch.Tensor, caplog: pytest.LogCaptureFixture
+):
+    caplog.set_level("INFO", logger="distill.encoder_memory")
     one = encode(teacher.model.encoder, features[:1]).nbytes
     memory = EncoderMemory(kept_bytes=2 * one + 1)
     for _ in range(2):
         heard = memory(teacher.model.encoder, features)
     assert (memory.num_bytes, memory.hits, memory.misses) == (2 * one, 2, 4)
+    (said,) = caplog.messages
+    assert "full with 2 clips" in said
     torch.testing.assert_close(heard, encode(teacher.model.encoder, features))
 
 
@@ -69,3 +77,24 @@ def test_an_encoder_that_learns_or_draws_dropout_is_not_remembered(
     with torch.no_grad():
         memory(encoder.train(), features)
     assert (memory.hits, memory.misses, memory.num_bytes) == (0, 0, 0)
+
+
+@torch.no_grad()
+def test_two_encoders_in_turn_are_both_known(
+    teacher: Whisper, features: torch.Tensor, monkeypatch: pytest.MonkeyPatch
+):
+    """A teacher and a student with encoders of their own: each is hashed once, not every step."""
+    other = copy.deepcopy(teacher).model.encoder
+    other.layer_norm.weight.mul_(2)
+    hashed = []
+
+    def digest(encoder: Any) -> bytes:
+        hashed.append(encoder)
+        return _weights_digest(encoder)
+
+    monkeypatch.setattr("distill.encoder_memory._weights_digest", digest)
+    memory = EncoderMemory()
+    for _ in range(3):
+        for encoder in (teacher.model.encoder, other):
+            torch.testing.assert_close(memory(encoder, features), encode(encoder, features))
+    assert (memory.misses, len(hashed)) == (6, 2)

@@ -341,7 +341,7 @@ def test_students_that_share_what_the_encoder_heard_are_the_same_students(
         config, decoder_layers=[], corrupted=[], shares=[0.9], seeds=[0], max_steps=3,
         quantised=["w8"], quantised_kinds=["trained", "labels-only"],
     )  # fmt: skip
-    students, misses = {}, {}
+    students, memories = {}, {}
     for name, memory in (("shared", EncoderMemory()), ("alone", EncoderMemory(kept_bytes=0))):
         monkeypatch.setattr("distill.study_training.EncoderMemory", lambda kept=memory: kept)
         output = Path(config.output) / name
@@ -351,7 +351,7 @@ def test_students_that_share_what_the_encoder_heard_are_the_same_students(
             str(path.relative_to(output)): load_file(path)
             for path in sorted(output.glob("*/seed-0/student/*.safetensors"))
         }
-        misses[name] = memory.misses
+        memories[name] = memory
     assert len(students["alone"]) == 5
     assert students["shared"].keys() == students["alone"].keys()
     for student, weights in students["alone"].items():
@@ -360,8 +360,10 @@ def test_students_that_share_what_the_encoder_heard_are_the_same_students(
         assert all(torch.equal(shared[name], value) for name, value in weights.items()), student
     # each clip is heard once as it is, and once on the grid that begins with the second step
     num_clips = sum(sample.duration_seconds <= 3.0 for sample, _ in make_clips("train"))
-    assert misses["shared"] == 2 * num_clips
-    assert misses["alone"] > 5 * misses["shared"]
+    assert memories["shared"].misses == 2 * num_clips
+    assert memories["alone"].hits == 0
+    asked = memories["shared"].hits + memories["shared"].misses
+    assert memories["alone"].misses == asked > 5 * memories["shared"].misses
 
 
 def test_error_rates_are_given_for_each_language():

@@ -217,6 +217,7 @@ def test_a_training_that_remembers_is_resumed_bit_for_bit(
             train(config)
     resumed = train(config)
     assert losses(whole.parent) == losses(resumed.parent)
+    assert_same_weights(whole, resumed)
 
 
 @pytest.mark.parametrize(
