@@ -159,7 +159,7 @@ def test_a_process_that_is_killed_while_it_sends_is_finished_by_the_next(
         process: subprocess.Popen[bytes] | None = None
 
         def kill(method: str, path: str) -> bool:
-            if process and method == "PUT" and len(hub.uploads) == 3:
+            if process and method == "PUT" and len(hub.uploads) >= 3:  # two go up at once
                 process.kill()
             return False
 
