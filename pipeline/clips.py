@@ -7,6 +7,7 @@ so what they turn away costs no compute; it is rejected, not failed, because not
 
 import dataclasses
 import hashlib
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -240,6 +241,12 @@ def pack_id(utterance_ids: list[str]) -> str:
     """Name a pack after its first utterance."""
     more = len(utterance_ids) - 1
     return f"{utterance_ids[0]}_and_{more}_more" if more else utterance_ids[0]
+
+
+def first_of_pack(name: str) -> str | None:
+    """Return the first utterance of a pack by the pack's name, or None where it names no pack."""
+    found = re.fullmatch(r"(.+)_and_\d+_more", name)
+    return found and found[1]
 
 
 def failure(

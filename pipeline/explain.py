@@ -6,6 +6,7 @@ from typing import Any
 
 from rapidfuzz.process import extract
 
+from pipeline.clips import first_of_pack
 from pipeline.context import Context
 from pipeline.corpora.utterance import RULE_STAGE
 from pipeline.cutting import decide
@@ -24,6 +25,8 @@ NUM_SUGGESTIONS = 3
 
 def explain(output: str | AnyPath, wanted: str, **overrides: Any) -> list[str]:
     """Return one text for each clip or utterance of that id; an id can stand in several splits.
+
+    A clip that was put together after the filter has one text for each of its utterances.
 
     `overrides` are options of the filter as they might be; the verdicts are those that a run with
     them would give, while the shards are what they are.
@@ -46,6 +49,8 @@ def explain(output: str | AnyPath, wanted: str, **overrides: Any) -> list[str]:
             _label_text(row, wanted, block, layout, limits, context, overrides) for row in found
         ]
         texts += [_failure_text(f, block) for f in failures if wanted in (f.id, *f.utterance_ids)]
+    if members := _packed_later(labelled, plan, layout, wanted) if not texts else []:
+        return [text for member in members for text in explain(output, member, **overrides)]
     if not texts:
         nearest = [match for match, *_ in extract(wanted, ids, limit=NUM_SUGGESTIONS)]
         hint = f"; the nearest are {', '.join(map(repr, nearest))}" if nearest else ""
@@ -71,6 +76,20 @@ def _search(
         failures = read_failures(layout.failures(key, block.id))
         names = [name for names in named for name in sorted(names)]
         yield block, found, failures, names + [f.id for f in failures]
+
+
+def _packed_later(blocks: Sequence[Block], plan: Plan, layout: Layout, wanted: str) -> list[str]:
+    """Return the utterances of a pack that only the shards know, or none where there is no such."""
+    first = first_of_pack(wanted)
+    if first is None:
+        return []
+    for block, found, *_ in _search(blocks, plan, layout, first):
+        shard = layout.shard(block.id)
+        if found and shard.is_file():
+            for sample, _ in read_shard(shard):
+                if sample.id == wanted:
+                    return [utterance.id for utterance in sample.utterances]
+    return []
 
 
 def _label_text(

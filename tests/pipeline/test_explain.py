@@ -159,6 +159,15 @@ def test_an_utterance_that_was_packed_after_the_filter_is_found_in_its_shard(spo
         assert "members u0_and_1_more.flac and u0_and_1_more.json" in text
 
 
+def test_a_clip_that_was_packed_after_the_filter_is_explained_utterance_by_utterance(spoken):
+    config = spoken(("red blue", "red blue"), ("green", "green"), pack="after_filter")
+    first, second = explain(config.output, "u0_and_1_more", max_wer=0.0)
+    assert first.startswith("u0: kept, if max_wer 0.0\n")
+    assert second.startswith("u1: kept, if max_wer 0.0\n")
+    with pytest.raises(ValueError, match="no clip or utterance with the id 'u0_and_2_more'"):
+        explain(config.output, "u0_and_2_more")
+
+
 def test_a_clip_that_could_not_be_read_for_the_shard_is_not_said_to_be_in_it(spoken, tmp_path):
     config = spoken(("red blue", "red blue"), ("green", "green"))
     audio = tmp_path / "u1.wav"
