@@ -4,7 +4,6 @@ A number is on the card only if a file says it: `results.json` of an evaluation,
 training, the weights themselves. What nobody measured is called so.
 """
 
-from pathlib import Path
 from typing import Any
 
 from distill.card_evidence import Evidence
@@ -12,7 +11,6 @@ from distill.card_metadata import metadata
 from distill.model_files import Variant
 from distill.publish_config import PublishConfig
 from distill.quantization.sizes import inspect
-from pipeline.schema import read_index
 from pipeline.upload import public_name
 
 
@@ -146,16 +144,11 @@ def _told(run: dict[str, Any], teacher: str | None) -> list[str]:
 def _threshold(part: dict[str, Any], data: dict[str, Any]) -> str:
     """Return the error rate up to which labels were kept, of the shards or at reading.
 
-    The shards' own counts only where they are still those of the training, its split was filtered,
-    and their own labels were learnt.
+    The shards' own counts only where their own labels were learnt.
     """
     limits = [(data.get("filter") or {}).get("max_wer")]
-    folder = Path(part["folder"])
-    if (folder / "index.json").is_file() and not data.get("labels"):
-        index = read_index(folder)
-        is_filtered = data.get("split", "train") in index.filter.get("splits", ())
-        if index.shard_key == part["shard_key"] and is_filtered:
-            limits.append(index.filter.get("max_wer"))
+    if not data.get("labels"):
+        limits.append(part.get("max_wer"))
     known = [limit for limit in limits if limit is not None]
     return f"{min(known):g}" if known else "not on record"
 

@@ -41,16 +41,21 @@ class RunCard:
 
 
 def describe_data(config: TrainConfig) -> list[dict[str, Any]]:
-    """Say what each folder of shards holds and by which keys it can be made again."""
+    """Say what each folder of shards holds, by which keys it can be made again, and which labels.
+
+    `max_wer` is the highest error rate of its own labels, or None where the split is not filtered.
+    """
     found = []
     for folder in config.data.shards:
         index = read_index(folder)
         shards = [shard for shard in index.shards if shard.split == config.data.split]
+        was_filtered = config.data.split in index.filter.get("splits", ())
         found.append(
             {
                 "folder": folder,
                 "label_key": index.label_key,
                 "shard_key": index.shard_key,
+                "max_wer": index.filter.get("max_wer") if was_filtered else None,
                 "corpora": sorted({shard.corpus for shard in shards}),
                 "clips": sum(shard.num_samples for shard in shards),
                 "hours": round(sum(shard.duration_seconds for shard in shards) / 3600, 4),
