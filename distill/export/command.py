@@ -18,7 +18,14 @@ from distill.export import ct2, ggml, hf, onnx, torchao
 from distill.export.config import NUMBERS, ExportConfig
 from distill.export.report import REPORT, is_same_model, read_report
 from distill.export.source import Source, load_source
-from distill.export.verification import Agreement, Heard, clips_of, compare, listen
+from distill.export.verification import (
+    Agreement,
+    Heard,
+    calibration_of,
+    clips_of,
+    compare,
+    listen,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -75,6 +82,8 @@ def export(config: ExportConfig) -> list[Exported]:
         )
     clips = clips_of(config) if config.clips else []
     source = load_source(config.model)
+    if "ct2-int8" in config.chosen:
+        source = dataclasses.replace(source, calibration=calibration_of(config))
     output.mkdir(parents=True, exist_ok=True)
     for name in config.chosen:
         _write(source, output, name)

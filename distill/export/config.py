@@ -36,6 +36,10 @@ class ExportConfig:
     without comparing."""
     split: str = "test"
     """Which split of the shards."""
+    calibration: str | None = "embedded"
+    """What the model listens to before `ct2-int8` is written, which rounds the sound on its way
+    through the layers, too: `embedded` is of the training part of the embedded corpus; else as for
+    `clips`, but of split train. Null rounds the weights as they are."""
     language: str = "en"
     """Of the lines of a manifest that name none."""
     max_clips: int | None = 200

@@ -31,6 +31,8 @@ class Source:
     """As it was given."""
     model: WhisperForConditionalGeneration
     processor: WhisperProcessor
+    calibration: tuple[Window, ...] = ()
+    """What it listens to before a format is written that rounds sound."""
 
     @property
     def vocabulary(self) -> TokenizerVocabulary:

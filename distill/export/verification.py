@@ -14,6 +14,9 @@ from distill.recognizers import WhisperRecognizer
 from pipeline.schema import EMBEDDED_FOLDER
 from pipeline.scoring import corpus_rate
 
+CALIBRATION_CLIPS = 64
+"""Enough for the loudest value of each column to be found."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Heard:
@@ -46,17 +49,36 @@ def clips_of(config: ExportConfig) -> list[EvaluationClip]:
         FileNotFoundError: a shard folder is not a finished dataset.
         ValueError: no clip has a reference.
     """
-    data = config.clips or "embedded"
+    return _read(config, config.clips or "embedded", config.split, config.max_clips, "test")
+
+
+def calibration_of(config: ExportConfig) -> tuple[Window, ...]:
+    """Read what the model listens to before the sound is rounded; nothing if none is wanted.
+
+    Raises:
+        FileNotFoundError: a shard folder is not a finished dataset.
+        ValueError: no clip has a reference.
+    """
+    if config.calibration is None:
+        return ()
+    clips = _read(config, config.calibration, "train", CALIBRATION_CLIPS, "train")
+    return tuple(_window(clip, clip.language or None) for clip in clips)
+
+
+def _read(
+    config: ExportConfig, data: str, split: str, max_clips: int | None, part: str
+) -> list[EvaluationClip]:
+    """Read clips of a dataset's split, or of a part of the embedded corpus."""
     if data == "embedded":
-        data = str(EMBEDDED_FOLDER / "test.jsonl")
+        data = str(EMBEDDED_FOLDER / f"{part}.jsonl")
     return read_clips(
         EvaluateConfig(
             models=[config.model],
             data=[data],
             output=config.output,
-            split=config.split,
+            split=split,
             language=config.language,
-            max_clips=config.max_clips,
+            max_clips=max_clips,
         )
     )
 
