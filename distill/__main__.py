@@ -20,6 +20,7 @@ from distill.stopping import InterruptedTrainingError
 from distill.study_config import StudyConfig
 from distill.transcribe_config import TranscribeConfig
 from pipeline import LOG_LINE, LOG_TIME, __version__, examples_of, how_to_install, what_is_required
+from pipeline.spelling import SpellingParser
 
 set_parsing_settings(docstring_parse_attribute_docstrings=True, add_print_completion_argument=True)
 
@@ -67,7 +68,7 @@ class _HelpFormatter(RawDescriptionHelpFormatter, DefaultHelpFormatter):
     """Leave the lines of description and examples as they are."""
 
 
-class _Parser(ArgumentParser):
+class _Parser(SpellingParser):
     """Says in the user's words what is missing."""
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
@@ -122,7 +123,7 @@ def _parser() -> tuple[ArgumentParser, dict[str, ArgumentParser]]:
     for name, (kind, summary) in COMMANDS.items():
         places = "".join(f"{place.upper()} " for place in POSITIONAL.get(name, ()))
         usage = f"whisper-distill {name} {places}[--config FILE] [--KEY VALUE ...]"
-        parsers[name] = ArgumentParser(
+        parsers[name] = SpellingParser(
             description=inspect.cleandoc(kind.__doc__ or ""),
             usage=usage,
             epilog=examples_of(EXAMPLES, name),

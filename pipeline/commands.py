@@ -10,6 +10,7 @@ from pipeline import __version__, examples_of, what_is_required
 from pipeline.config_files import config_parser
 from pipeline.limits import SWEEP, FilterConfig
 from pipeline.logs import LogFormat
+from pipeline.spelling import SpellingParser
 
 DESCRIPTION = """\
 Turn speech corpora into WebDataset shards of pseudo-labels.
@@ -42,7 +43,7 @@ class _HelpFormatter(RawDescriptionHelpFormatter, DefaultHelpFormatter):
     """Leave the lines of description and examples as they are."""
 
 
-class _Parser(ArgumentParser):
+class _Parser(SpellingParser):
     """Says in the user's words what is missing."""
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
@@ -74,7 +75,7 @@ def make_parser() -> tuple[ArgumentParser, dict[str, ArgumentParser]]:
     )
     parity.add_argument("--num_clips", type=int, default=64, help="how many clips are labelled")
     _add_run_options(run)
-    report = ArgumentParser(
+    report = SpellingParser(
         description="Write report.json and report.html again from the ledger.",
         **_shown("report", "OUTPUT"),
     )
@@ -85,7 +86,7 @@ def make_parser() -> tuple[ArgumentParser, dict[str, ArgumentParser]]:
         default=list(SWEEP),
         help="values of filter.max_wer to try, for example [0.05,0.1]",
     )
-    explain = ArgumentParser(
+    explain = SpellingParser(
         description="Say why a clip was kept, was rejected or failed, or would be otherwise.",
         **_shown("explain", "OUTPUT ID"),
     )
@@ -96,14 +97,14 @@ def make_parser() -> tuple[ArgumentParser, dict[str, ArgumentParser]]:
         explain.add_argument(
             f"--{name}", type=hints[name] | None, default=None, help=f"suppose filter.{name} is so"
         )
-    publish = ArgumentParser(
+    publish = SpellingParser(
         description="Send a finished dataset to the Hugging Face Hub, with a card.",
         **_shown("publish", "OUTPUT REPO_ID"),
     )
     publish.add_argument("output", type=str, help="folder or URL of a finished run")
     publish.add_argument("repo_id", type=str, help="OWNER/NAME on the Hub")
     _add_publish_options(publish)
-    relabel = ArgumentParser(
+    relabel = SpellingParser(
         description="Put the labels of a second run over a dataset's shards beside them.",
         **_shown("relabel", "OUTPUT --second OUTPUT --name NAME"),
     )

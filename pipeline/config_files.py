@@ -8,6 +8,7 @@ from jsonargparse import ArgumentError, ArgumentParser, Namespace, set_parsing_s
 
 from pipeline.config import PipelineConfig
 from pipeline.files import AnyPath, path_of
+from pipeline.spelling import SpellingParser
 
 set_parsing_settings(docstring_parse_attribute_docstrings=True, add_print_completion_argument=True)
 
@@ -22,7 +23,7 @@ def to_yaml(config: PipelineConfig) -> str:
 
 def config_parser(**options: Any) -> ArgumentParser:
     """Return a parser that reads a configuration: `--config FILE` and one option for each field."""
-    parser = ArgumentParser(**options)
+    parser = SpellingParser(**options)
     parser.add_argument("--config", action="config", help="YAML file with any of the keys below")
     parser.add_class_arguments(PipelineConfig)
     return parser
