@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from distill.evaluate_files import weights_sha256
 from distill.publish_config import PublishConfig
 from pipeline.upload import public_name
 
@@ -70,10 +71,20 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 def _own_result(results: dict[str, Any], student: Path, path: Path) -> dict[str, Any]:
-    """Return what an evaluation says of a student."""
+    """Return what an evaluation says of a student, which it knows by its weights.
+
+    Raises:
+        ValueError: it judged other models, or the student when its weights were others.
+    """
     judged = results.get("models", [])
+    weights = weights_sha256(str(student))
     for model in judged:
-        if Path(model["model"]).resolve() == student.resolve():
+        if weights and model.get("weights_sha256") == weights:
             return model
+    if any(Path(model["model"]).resolve() == student.resolve() for model in judged):
+        raise ValueError(
+            f"{path} judged {student} when its weights were others, or does not say which; repeat "
+            "`whisper-distill evaluate`, or the card would say of this model what another did"
+        )
     names = ", ".join(model["model"] for model in judged) or "no model"
-    raise ValueError(f"{path} knows nothing of {student}: it judged {names}")
+    raise ValueError(f"{path} knows nothing of the weights of {student}: it judged {names}")

@@ -61,7 +61,7 @@ def _evaluations(config: PublishConfig, evidence: Evidence) -> list[EvalResult] 
             task_name="Speech Recognition",
             dataset_type=config.evaluated_on or "custom",
             dataset_name=config.evaluated_on or f"{evidence.results['num_clips']} clips",
-            dataset_split=split,
+            dataset_split=split or None,
             metric_type=rates["metric"],
             metric_name=rates["metric"].upper(),
             metric_value=round(100 * rates["wer"], 2),

@@ -8,6 +8,7 @@ cannot be read is left out for all models and named.
 """
 
 import dataclasses
+import datetime
 import logging
 import time
 from dataclasses import dataclass, field
@@ -15,11 +16,12 @@ from typing import Any
 
 from distill import evaluate_parts
 from distill.evaluate_config import LONG_MODES, EvaluateConfig, judged
-from distill.evaluate_data import EvaluationClip, long_recordings, read_clips
+from distill.evaluate_data import EvaluationClip, is_manifest, long_recordings, read_clips
 from distill.evaluate_files import (
     prepare_output,
     size_bytes,
     stored_as,
+    weights_sha256,
     write_hypotheses,
     write_results,
 )
@@ -43,6 +45,8 @@ class ModelResult:
     """None where the format does not say."""
     size_bytes: int | None
     """Of the weights on disk; None for a model of the Hub."""
+    weights_sha256: str | None
+    """Of their files: a model of the same name may be another one later."""
     number_format: str
     """What those bytes hold, such as float16; sizes in different numbers do not compare. "" where
     the format does not say."""
@@ -75,7 +79,12 @@ class Spent:
 class Results:
     """`results.json`."""
 
+    data: list[str]
+    """What the clips are of, as it was given."""
     split: str
+    """Of the shards; "" where all clips are of manifests."""
+    made: str
+    """Day, as 2026-11-30."""
     mode: str
     """What the rates of the models are of: short, or sequential or chunked recordings."""
     num_clips: int
@@ -145,7 +154,9 @@ def evaluate(config: EvaluateConfig) -> Results:
         longer = [clip for clip in longer if read(clip, unreadable) is not None]
         long = long_recordings([*clips, *longer], config.long_seconds)
     results = Results(
-        split=config.split,
+        data=config.data,
+        split="" if all(map(is_manifest, config.data)) else config.split,
+        made=datetime.date.today().isoformat(),
         mode=judged(config),
         num_clips=len(clips),
         audio_seconds=round(sum(clip.duration_seconds for clip in clips), 2),
@@ -179,6 +190,7 @@ def judge(
         model=recognizer.name,
         parameters=recognizer.num_parameters,
         size_bytes=size_bytes(recognizer.name),
+        weights_sha256=weights_sha256(recognizer.name),
         number_format=stored_as(recognizer.name),
         rates=rates(clips, texts, scores, config.seed, resamples),
         comparison=None

@@ -75,6 +75,11 @@ def read_clips(config: EvaluateConfig) -> list[EvaluationClip]:
     return ordered
 
 
+def is_manifest(source: str) -> bool:
+    """Tell whether a data source is a NeMo manifest, which knows no splits."""
+    return Path(source).suffix in (".jsonl", ".json")
+
+
 def spread(clips: list[EvaluationClip], number: int) -> list[EvaluationClip]:
     """Take so many of the clips, evenly spaced: of all languages and lengths if they are sorted."""
     number = min(number, len(clips))
@@ -122,7 +127,7 @@ def _join(parts: list[EvaluationClip]) -> EvaluationClip:
 def _corpora(source: str, config: EvaluateConfig) -> list[Iterator[EvaluationClip]]:
     """Return the clips of each corpus of a source, read when they are asked for."""
     path = Path(source)
-    if path.suffix in (".jsonl", ".json"):
+    if is_manifest(source):
         return [_read_manifest(path, config.language)]
     if path.suffix in (".yaml", ".yml"):
         shards = _shards_of_run(path, config.split)

@@ -69,15 +69,21 @@ _PERCENT = ("wer", "wer_low", "wer_high", "insertion_rate", "acceptance", "ident
             "orthographic_wer", "as_many_segments")  # fmt: skip
 
 
+def _data(results: dict[str, Any]) -> str:
+    """Say what was heard."""
+    names = ", ".join(results["data"])
+    return f"split {results['split']} of {names}" if results["split"] else names
+
+
 def write_report(results: dict[str, Any], path: Path) -> None:
     """Write the report of the fields of `results.json`."""
     models = results["models"]
     body = [
         f"<h1>{len(models)} models on {results['num_clips']} clips</h1>",
-        f"<p>{results['audio_seconds'] / 60:.1f} minutes of split <b>"
-        f"{html.escape(results['split'])}</b>, batches of {results['batch_size']}, greedy. The "
-        "first model is what the others are compared with. Intervals are 95 %, by bootstrap over "
-        "clips; differences and p-values are of paired resamples.</p>",
+        f"<p>{results['audio_seconds'] / 60:.1f} minutes of <b>{html.escape(_data(results))}</b>, "
+        f"{results['made']}, batches of {results['batch_size']}, greedy. The first "
+        "model is what the others are compared with. Intervals are 95 %, by bootstrap over clips; "
+        "differences and p-values are of paired resamples.</p>",
         *_left_out(results["unreadable"]),
         f"<h2>{_TITLES[results['mode']][0]}</h2>",
         _table([_short_row(model) for model in models]),

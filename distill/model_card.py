@@ -39,6 +39,12 @@ def _table(header: list[str], rows: list[list[str]]) -> str:
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
+def _data(results: dict[str, Any]) -> str:
+    """Say what was heard, without the paths of the machine that heard it."""
+    names = ", ".join(public_name(name) for name in results["data"])
+    return f"split {results['split']} of {names}" if results["split"] else names
+
+
 def _results(evidence: Evidence) -> list[str]:
     results = evidence.results
     if results is None:
@@ -55,7 +61,7 @@ def _results(evidence: Evidence) -> list[str]:
     ]
     metric = results["models"][0]["rates"]["metric"].upper()
     note = (
-        f"{results['num_clips']} clips of split {results['split']}, "
+        f"{results['num_clips']} clips of {_data(results)}, "
         f"{results['audio_seconds'] / 60:.1f} minutes, greedy, batches of {results['batch_size']} "
         f"on {results['device']}. Case and punctuation do not count as errors. Intervals are "
         "95 %, by bootstrap over clips; speed is relative to the first model."

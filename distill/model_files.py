@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from distill.export.config import NUMBERS
-from distill.export.report import is_same_model, read_report
+from distill.export.report import is_of, read_report
 from distill.quantization.packed import FILE_NAME as PACKED
 from distill.quantization.sizes import inspect, number_format
 
@@ -143,9 +143,9 @@ def _belongs(variant: Variant, student: Path) -> bool:
     except ValueError as error:
         logger.warning("%s", error)
         report = None
-    if report and is_same_model(report["model"], student):
-        passed = {each["format"] for each in report["formats"] if each["passed"]}
-        if variant.folder.name in passed:
+    if report and is_of(report, student):
+        compared = [each for each in report["formats"] if each.get("agreement")]
+        if variant.folder.name in {each["format"] for each in compared if each["passed"]}:
             return True
     is_packed = any(path.name == PACKED for path in variant.files)
     return is_packed and parent == student.parent and (parent / "run.json").is_file()

@@ -5,6 +5,7 @@ import importlib.util
 import json
 import logging
 import os
+import sys
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -14,9 +15,10 @@ from types import ModuleType
 from rich.console import Console
 from rich.table import Table
 
+from distill.evaluate_files import weights_sha256
 from distill.export import ct2, ggml, hf, onnx, torchao
 from distill.export.config import NUMBERS, ExportConfig
-from distill.export.report import REPORT, is_same_model, read_report
+from distill.export.report import REPORT, is_of, read_report
 from distill.export.source import Source, load_source
 from distill.export.verification import (
     Agreement,
@@ -28,6 +30,8 @@ from distill.export.verification import (
 )
 
 logger = logging.getLogger(__name__)
+
+_LOG_COLUMNS = 120
 
 _FORMATS: dict[str, tuple[ModuleType, Callable[[Source, Path], None]]] = {
     "hf": (hf, hf.write),
@@ -52,6 +56,8 @@ class Exported:
     """What it was listened to with, or would have been."""
     agreement: Agreement | None
     """None where it was not compared."""
+    compared_on: str | None
+    """What the clips were of, as it was given."""
     smallest_share: float
     """Of clips with the source's text, for it to pass."""
 
@@ -75,10 +81,10 @@ def export(config: ExportConfig) -> list[Exported]:
         if (output / name).exists():
             raise ValueError(f"{output / name} exists; delete it, or name another output")
     earlier = read_report(output)
-    if earlier and not is_same_model(earlier["model"], config.model):
+    if earlier and not is_of(earlier, config.model):
         raise ValueError(
-            f"{output} holds exports of {earlier['model']}, not of {config.model}; name another "
-            "output"
+            f"{output} holds exports of {earlier['model']}, not of {config.model} with the weights "
+            "that it has now; name another output, or delete this one"
         )
     clips = clips_of(config) if config.clips else []
     source = load_source(config.model)
@@ -90,7 +96,7 @@ def export(config: ExportConfig) -> list[Exported]:
         logger.info("%s is written", output / name)
     heard = listen(source, clips, config.batch_size) if clips else None
     found = [_verify(source, output, name, heard, config) for name in config.chosen]
-    _report(config, output, heard, found)
+    _report(config, output, found)
     failed = [each for each in found if not each.passed]
     if failed:
         reasons = "; ".join(
@@ -152,11 +158,12 @@ def _verify(
         numbers=NUMBERS[name],
         runtime=module.RUNTIME,
         agreement=agreement,
+        compared_on=config.clips if agreement else None,
         smallest_share=config.smallest_share(name),
     )
 
 
-def _report(config: ExportConfig, output: Path, heard: Heard | None, found: list[Exported]) -> None:
+def _report(config: ExportConfig, output: Path, found: list[Exported]) -> None:
     """Print a table, and write it for programs together with what earlier exports wrote."""
     path = output / REPORT
     before = (read_report(output) or {"formats": []})["formats"]
@@ -165,8 +172,7 @@ def _report(config: ExportConfig, output: Path, heard: Heard | None, found: list
     formats += [dataclasses.asdict(each) | {"passed": each.passed} for each in found]
     values = {
         "model": config.model,
-        "clips": config.clips,
-        "source_wer": None if heard is None else round(heard.wer, 5),
+        "weights_sha256": weights_sha256(config.model),
         "formats": formats,
     }
     path.write_text(json.dumps(values, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
@@ -182,7 +188,8 @@ def _report(config: ExportConfig, output: Path, heard: Heard | None, found: list
         )  # fmt: skip
         size = f"{each.size_bytes / 1e6:.2f} MB"
         table.add_row(each.format, size, each.numbers, each.runtime, *told)
-    Console().print(table)
+    # a log has no width that words would have to be cut for
+    Console(width=None if sys.stdout.isatty() else _LOG_COLUMNS).print(table)
 
 
 def _share(each: Exported) -> str:

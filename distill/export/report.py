@@ -4,6 +4,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+from distill.evaluate_files import weights_sha256
+
 REPORT = "export.json"
 
 
@@ -32,6 +34,9 @@ def read_report(folder: Path) -> dict[str, Any] | None:
     return found
 
 
-def is_same_model(name: str, other: str | Path) -> bool:
-    """Tell whether two names are of one model: the same folder, however it is written, or id."""
-    return Path(name).resolve() == Path(other).resolve()
+def is_of(report: dict[str, Any], model: str | Path) -> bool:
+    """Tell whether exports are of a model as it is now: by its weights, or else by its name."""
+    known, weights = report.get("weights_sha256"), weights_sha256(str(model))
+    if known is None or weights is None:
+        return Path(report["model"]).resolve() == Path(model).resolve()
+    return known == weights

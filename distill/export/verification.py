@@ -36,6 +36,7 @@ class Agreement:
     identical: float
     """Share of clips with the same text, to the letter."""
     wer: float
+    source_wer: float
     wer_difference: float
     """Above 0 where the export does worse than its source."""
     different: list[dict[str, str]]
@@ -116,6 +117,7 @@ def compare(expected: Heard, hear: Transcriber, batch_size: int) -> Agreement:
         clips=len(texts),
         identical=round(1 - len(different) / len(texts), 5),
         wer=round(wer, 5),
+        source_wer=round(expected.wer, 5),
         wer_difference=round(wer - expected.wer, 5),
         different=different,
     )

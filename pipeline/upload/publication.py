@@ -18,6 +18,7 @@ Kind = Literal["dataset", "model"]
 HUB_LANGUAGES = {"jw": "jv"}
 """Where Whisper's code is not the one of ISO 639-1."""
 
+CARD = "README.md"
 MARKER = "publication.json"
 """Says that a repository was made here; sent with the first commit."""
 
@@ -111,7 +112,7 @@ class Outcome:
 
 
 def describe(done: Difference | Outcome) -> str:
-    """Say what was done; of a mere comparison, what would be, one file in a line."""
+    """Say what was done; of a mere comparison, what would be, one file in a line, and the card."""
     if isinstance(done, Outcome):
         what = done.difference
         return (
@@ -121,12 +122,14 @@ def describe(done: Difference | Outcome) -> str:
         )
     lines = [f"send    {file.size_bytes:>14,}  {file.path}" for file in done.send]
     lines += [f"delete  {'':>14}  {path}" for path in done.delete]
+    cards = [file.read().decode() for file in done.send if file.path == CARD]
     return "\n".join(
         [
             *lines,
             f"{len(done.send)} files would be sent, {done.size_bytes / 1e6:.1f} MB; "
             f"{len(done.delete)} deleted, {done.unchanged} are there already"
             f"{'; the repository would be made' if done.is_new else ''}.",
+            *(f"\n{CARD}:\n\n{card}" for card in cards),
         ]
     )
 

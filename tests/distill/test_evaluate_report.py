@@ -59,7 +59,8 @@ def read(tmp_path: Path) -> Any:
         models: list[dict[str, Any]], parts: dict[str, Any] | None = None, **fields: Any
     ) -> Any:
         results = {
-            "split": "test", "mode": "short", "num_clips": 4, "audio_seconds": 90.0,
+            "data": ["runs/<mine>"], "split": "test", "made": "2026-11-30", "mode": "short",
+            "num_clips": 4, "audio_seconds": 90.0,
             "batch_size": 8, "models": models, "parts": parts or {}, "unreadable": {},
             "overhead": 0.025,
             "spent": {"models": 40.0, "features": 0.5, "reading": 0.3, "scoring": 0.2}, **fields,
@@ -156,3 +157,10 @@ def test_where_the_time_went_and_what_was_left_out_are_said(read: Any):
     assert found.tables[0] == [["clip", "reason"], ["talk-7", "talk.wav: no such file"]]
     assert "Left out" in found.headings[0]
     assert "Left out" not in read([model("m", 0.2)])[0]
+
+
+def test_the_report_names_what_was_heard_and_when(read: Any):
+    page, _ = read([model("teacher", 0.2)])
+    assert "1.5 minutes of <b>split test of runs/&lt;mine&gt;</b>, 2026-11-30, " in page
+    page, _ = read([model("teacher", 0.2)], data=["a.jsonl", "b.jsonl"], split="")
+    assert "1.5 minutes of <b>a.jsonl, b.jsonl</b>, " in page

@@ -6,6 +6,7 @@ import pytest
 
 from distill.card_evidence import Evidence, gather
 from distill.card_metadata import hub_licence, metadata
+from distill.evaluate_files import weights_sha256
 from distill.model_files import Variant
 from distill.publish_config import PublishConfig
 
@@ -46,12 +47,23 @@ def test_what_lies_beside_the_student_is_its_training_unless_another_is_named(
 
 
 def test_only_the_students_own_result_is_its_measurement(student: Path, tmp_path: Path):
-    models = [{"model": "embedded", "rates": {}}, {"model": str(student), "rates": RATES}]
+    (student / "model.safetensors").write_bytes(b"weights")
+    weights = {"weights_sha256": weights_sha256(str(student)), "rates": RATES}
+    models = [{"model": "embedded", "rates": {}}, {"model": "somewhere/else"} | weights]
     write(tmp_path / "evaluation" / "results.json", {"models": models})
     found = gather(config(student, results=str(tmp_path / "evaluation")))
     assert found.measured == models[1]
     write(tmp_path / "evaluation" / "results.json", {"models": models[:1]})
     with pytest.raises(ValueError, match="knows nothing of .*: it judged embedded"):
+        gather(config(student, results=str(tmp_path / "evaluation")))
+
+
+def test_a_student_that_was_trained_further_has_no_result_yet(student: Path, tmp_path: Path):
+    (student / "model.safetensors").write_bytes(b"weights")
+    models = [{"model": str(student), "weights_sha256": weights_sha256(str(student))}]
+    write(tmp_path / "evaluation" / "results.json", {"models": models})
+    (student / "model.safetensors").write_bytes(b"WEIGHTS")
+    with pytest.raises(ValueError, match="when its weights were others"):
         gather(config(student, results=str(tmp_path / "evaluation")))
 
 

@@ -3,6 +3,7 @@ from pathlib import Path
 
 import pytest
 
+from distill.evaluate_files import weights_sha256
 from distill.model_files import find_variant, read_student, variants_beside
 
 
@@ -45,10 +46,19 @@ def test_a_folder_without_weights_and_no_folder_are_no_model(tmp_path: Path):
     assert find_variant(tmp_path / "nothing") is None
 
 
-def report(folder: Path, model: Path, **passed: bool) -> None:
+def report(folder: Path, model: Path, **passed: bool | None) -> None:
+    """Write what an export leaves: of each format whether it passed, or None for not compared."""
     folder.mkdir(parents=True, exist_ok=True)
-    formats = [{"format": name.replace("_", "-"), "passed": did} for name, did in passed.items()]
-    (folder / "export.json").write_text(json.dumps({"model": str(model), "formats": formats}))
+    formats = [
+        {
+            "format": name.replace("_", "-"),
+            "passed": did is not False,
+            "agreement": None if did is None else {"identical": float(did)},
+        }
+        for name, did in passed.items()
+    ]
+    found = {"model": str(model), "weights_sha256": weights_sha256(str(model)), "formats": formats}
+    (folder / "export.json").write_text(json.dumps(found))
 
 
 def test_other_formats_beside_a_student_are_found_and_plain_models_and_checkpoints_are_not(
@@ -81,8 +91,17 @@ def test_an_export_that_writes_other_texts_than_the_student_is_not_taken(tmp_pat
     student = write(tmp_path / "student", "model.safetensors")
     write(tmp_path / "export" / "ct2-int8", "model.bin")
     write(tmp_path / "export" / "ggml", "ggml-model.bin")
-    report(tmp_path / "export", student, ct2_int8=False, ggml=True)
-    assert [v.folder.name for v in variants_beside(student)] == ["ggml"]
+    write(tmp_path / "export" / "onnx", "encoder_model.onnx")
+    report(tmp_path / "export", student, ct2_int8=False, ggml=True, onnx=None)
+    assert [v.folder.name for v in variants_beside(student)] == ["ggml"], "onnx was not compared"
+
+
+def test_an_export_of_earlier_weights_is_not_taken(tmp_path: Path):
+    student = write(tmp_path / "student", "model.safetensors")
+    write(tmp_path / "export" / "ggml", "ggml-model.bin")
+    report(tmp_path / "export", student, ggml=True)
+    (student / "model.safetensors").write_bytes(b"trained further")
+    assert variants_beside(student) == []
 
 
 def test_a_student_that_lacks_what_a_reader_needs_is_refused_by_name(tmp_path: Path):

@@ -136,7 +136,9 @@ def test_other_formats_beside_it_go_into_folders(
     assert main(["quantize", f"--model={student}", "--preset=w8", f"--output={small}"]) == 0
     export = student.parent / "export" / "ggml"
     export.mkdir(parents=True)
-    report = {"model": str(student), "formats": [{"format": "ggml", "passed": True}]}
+    report = {"model": str(student), "formats": [
+        {"format": "ggml", "passed": True, "agreement": {"identical": 1.0}}
+    ]}  # fmt: skip
     (export.parent / "export.json").write_text(json.dumps(report))
     (export / "ggml-model.bin").write_bytes(b"ggml")
     shutil.copytree(student, student.parent / "init")
@@ -332,10 +334,12 @@ def test_the_command_publishes_and_a_dry_run_does_not(
 ):
     arguments = ["publish", str(student), REPO]
     assert main([*arguments, "--dry_run"]) == 0
-    assert "model.safetensors" in capsys.readouterr().out
+    shown = capsys.readouterr().out
+    assert "model.safetensors" in shown
     assert not hub.repositories
     assert main(arguments) == 0
     assert "files sent" in capsys.readouterr().out
+    assert shown.endswith(f"\nREADME.md:\n\n{files_on(hub)['README.md'].decode()}\n")
     assert main([*arguments[:-1], "nobody"]) == 2
     assert "OWNER/NAME" in capsys.readouterr().err
     assert main([*arguments[:-1], "somebody/student"]) == 1

@@ -532,6 +532,8 @@ def test_a_dry_run_prints_what_goes_up_and_sends_nothing(
         if path != ".gitattributes"
     }
     assert {path: int(size.replace(",", "")) for size, path in listed} == sent
+    card = hub.repository(REPO).files["README.md"].decode()
+    assert printed.endswith(f"\nREADME.md:\n\n{card}\n")
     assert f"{len(sent)} files sent" in capsys.readouterr().out
 
 
