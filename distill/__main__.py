@@ -122,7 +122,9 @@ def _parser() -> tuple[ArgumentParser, dict[str, ArgumentParser]]:
     parsers = {}
     for name, (kind, summary) in COMMANDS.items():
         places = "".join(f"{place.upper()} " for place in POSITIONAL.get(name, ()))
-        usage = f"whisper-distill {name} {places}[--config FILE] [--KEY VALUE ...]"
+        takes_files = any(field.name == "files" for field in dataclasses.fields(kind))
+        files = " FILE ..." if takes_files else ""
+        usage = f"whisper-distill {name} {places}[--config FILE] [--KEY VALUE ...]{files}"
         parsers[name] = SpellingParser(
             description=inspect.cleandoc(kind.__doc__ or ""),
             usage=usage,
