@@ -2,12 +2,16 @@
 
     python -m tests.benchmarks.real_speech --output runs/real-speech
     python -m tests.benchmarks.real_speech --output runs/real-speech-matching --matching
+    python -m tests.benchmarks.real_speech --output runs/labels --student DIR --steps 150
 
 It takes the short English sentences and the teacher of `tests/shared_data.py`, puts every fifth
 speaker of the many aside for the test, learns from the others and from one reader, and runs the two
 commands that anybody would run: `whisper-pipeline run` labels, `whisper-distill study` trains and
 compares students of one, two and four decoder layers, with and without the teacher's distribution
-(or, with `--matching`, by several maps from layer to layer). The manifests and the configurations
+(or, with `--matching`, by several maps from layer to layer). With `--student`, one that has learned
+from other speech, every 25th reference is another sentence's, all labels are kept, and the study
+is about losses, thresholds and shares of the data: a student that starts with nothing hears too
+little after so few steps to answer for them. The manifests and the configurations
 of both commands stay in the output, and either command may be run again by itself. Utterances of a
 speaker are labelled and trained on in packs of 20 s, which this teacher knows; windows shorter than
 30 s it does not. It has heard this corpus in its own training, the test speakers too: what is
@@ -31,6 +35,8 @@ from tests.shared_data import ABSENT, SPEECH, TEACHER
 
 CORPUS = SPEECH / "en_speechocean_train"
 VOICE = SPEECH / "en_kathleen"
+MAX_WER = 0.4
+"""About what the teacher errs itself: with 10 % hardly a clip would be left."""
 
 
 def utterances(test: bool, num_speakers: int, from_each: int) -> Iterator[dict[str, Any]]:
@@ -41,6 +47,14 @@ def utterances(test: bool, num_speakers: int, from_each: int) -> Iterator[dict[s
     chosen = [group for n, group in enumerate(by_speaker) if (n % 5 == 0) == test]
     for row in itertools.chain.from_iterable(group[:from_each] for group in chosen[:num_speakers]):
         yield row | {"audio_filepath": str(CORPUS / row["audio_filepath"])}
+
+
+def with_wrong_references(rows: Iterator[dict[str, Any]], every: int) -> Iterator[dict[str, Any]]:
+    """Give every so manieth utterance the words of the one before it."""
+    before = ""
+    for number, row in enumerate(rows, 1):
+        yield row | ({"text": before} if number % every == 0 else {})
+        before = row["text"]
 
 
 def write_manifest(path: Path, rows: Iterator[dict[str, Any]]) -> None:
@@ -75,15 +89,26 @@ def studying(output: Path, arguments: argparse.Namespace) -> dict[str, Any]:
     """Configure `whisper-distill study`."""
     shards = [str(output / "data")]
     questions: dict[str, Any] = {
+        "shares": [],
         "decoder_layers": arguments.depths,
         "labels_only": True,
         "zero_shot": True,
     }
     if arguments.matching:
         questions = {
+            "shares": [],
             "decoder_layers": [],
             "labels_only": False,
             "matchings": ["uniform", "dynamic_greedy", "dynamic_dp", "reverse"],
+        }
+    elif arguments.student:
+        questions = {
+            "student": arguments.student,
+            "decoder_layers": [],
+            "zero_shot": True,
+            "corrupted": shards,
+            "thresholds": [0.05, 0.1, 0.2, 1.0],
+            "shares": [0.25, 0.5, 1.0],
         }
     return questions | {
         "output": str(output / "study"),
@@ -92,12 +117,12 @@ def studying(output: Path, arguments: argparse.Namespace) -> dict[str, Any]:
             "shards": shards,
             "batch_seconds": 120,
             "timestamp_probability": 0.0,
+            "filter": {"max_wer": MAX_WER},
         },
-        "shares": [],
         "test": {"shards": shards, "split": "test", "max_clips": None},
         "seeds": list(range(arguments.seeds)),
         "max_steps": arguments.steps,
-        "learning_rate": 1e-3,
+        "learning_rate": arguments.learning_rate,
         "warmup_steps": arguments.steps // 10,
         "speed_rounds": 3,
         "dtype": arguments.dtype,
@@ -118,6 +143,8 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--dtype", choices=["float32", "bfloat16"], default="bfloat16")
     parser.add_argument("--threads", type=int, default=os.cpu_count())
+    parser.add_argument("--learning_rate", type=float, default=1e-3)
+    parser.add_argument("--student", help="that has heard other speech: compare labels and data")
     parser.add_argument("--matching", action="store_true", help="compare maps of layers instead")
     arguments = parser.parse_args()
     if not TEACHER.is_dir():
@@ -126,6 +153,8 @@ def main() -> None:
     output.mkdir(parents=True, exist_ok=True)
     learnt = utterances(False, arguments.speakers, arguments.from_each)
     tested = utterances(True, arguments.test_speakers, arguments.test_from_each)
+    if arguments.student:
+        learnt = with_wrong_references(learnt, 25)
     write_manifest(output / "train.jsonl", learnt)
     write_manifest(output / "test.jsonl", tested)
     corpora = [
@@ -133,8 +162,8 @@ def main() -> None:
         corpus("speechocean", output / "test.jsonl", "cc-by-4.0", "test"),
         corpus("kathleen", VOICE / "manifest.jsonl", "cc0-1.0", "train"),
     ]
-    # the threshold is about what the teacher errs itself: with 10 % hardly a clip would be left
-    labelled = labelling(output, corpora, filter={"max_wer": 0.4}) | {
+    kept = 100.0 if arguments.student else MAX_WER
+    labelled = labelling(output, corpora, filter={"max_wer": kept}) | {
         "teacher": {"model": str(TEACHER), "num_threads": arguments.threads}
     }
     seconds = {}

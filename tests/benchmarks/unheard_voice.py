@@ -16,7 +16,7 @@ import gzip
 import json
 import re
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -36,10 +36,10 @@ LIBRIVOX = "share/pocketsphinx/test/data/librivox"
 MAX_SECONDS = 29.0
 
 
-def fetch(folder: Path) -> Path:
-    """Unpack the packages below `folder`; return where their files lie."""
+def fetch(folder: Path, packages: Sequence[str] = PACKAGES) -> Path:
+    """Unpack packages of Debian below `folder`; return where their files lie."""
     folder.mkdir(parents=True, exist_ok=True)
-    subprocess.run(["apt-get", "download", *PACKAGES], cwd=folder, check=True)
+    subprocess.run(["apt-get", "download", *packages], cwd=folder, check=True)
     for package in sorted(folder.glob("*.deb")):
         subprocess.run(["dpkg", "-x", package.name, "unpacked"], cwd=folder, check=True)
     return folder / "unpacked" / "usr"
