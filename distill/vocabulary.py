@@ -6,12 +6,17 @@ holds.
 """
 
 import re
+import unicodedata
 from typing import Any
 
 from pipeline.scoring import language_code
 
 _UNSPACED = frozenset({"zh", "ja", "th", "lo", "my", "yue"})
 """Languages in which every character may be a word."""
+_CLOSING = frozenset("'.。,，!！?？:：;”)]}、…%")
+"""OpenAI's `append_punctuations`, and what else ends a word."""
+_OPENING = frozenset("\"'¿¡")
+"""OpenAI's `prepend_punctuations` that Unicode does not know for opening; dashes go with them."""
 _LANGUAGE_TOKEN = re.compile(r"<\|([a-z]{2,3})\|>")
 
 
@@ -87,7 +92,13 @@ class TokenizerVocabulary:
         return self._tokenizer.decode([token for token in tokens if token < self.end])
 
     def split_words(self, tokens: list[int], language: str) -> list[list[int]]:
-        """Group text tokens by word; punctuation belongs to the word before it."""
+        """Group text tokens by word.
+
+        A token that begins with a space begins a word, as in OpenAI's Whisper, so an opening mark
+        belongs to the word that follows. In languages without spaces every character may be a word,
+        and marks belong to the one before.
+        """
+        unspaced = language in _UNSPACED
         groups: list[list[int]] = []
         held: list[int] = []
         for token in tokens:
@@ -95,13 +106,39 @@ class TokenizerVocabulary:
             text = self.decode(held)
             if "\ufffd" in text:  # part of a character
                 continue
-            mark = not any(map(str.isalnum, text))
-            begins = text.startswith(" ") and not mark
-            if not groups or begins or (language in _UNSPACED and not mark):
+            mark = unspaced and not any(map(str.isalnum, text))
+            if not groups or ((unspaced or text.startswith(" ")) and not mark):
                 groups.append(held)
             else:
                 groups[-1] += held
             held = []
         if held:
             groups.append(held)
-        return groups
+        return groups if unspaced else self._join_marks(groups)
+
+    def _join_marks(self, groups: list[list[int]]) -> list[list[int]]:
+        """Join marks that stand alone, as in `he said - then` or `pourquoi ?`, with their word."""
+        words: list[list[int]] = []
+        opened: list[int] = []
+        for group in groups:
+            text = self.decode(group).strip()
+            if all(map(_is_opening, text)):
+                opened += group
+            elif words and not opened and all(map(_is_closing, text)):
+                words[-1] += group
+            else:
+                words.append(opened + group)
+                opened = []
+        if opened and words:  # nothing follows that they could open
+            words[-1] += opened
+        elif opened:
+            words.append(opened)
+        return words
+
+
+def _is_opening(character: str) -> bool:
+    return character in _OPENING or unicodedata.category(character) in ("Ps", "Pi", "Pd")
+
+
+def _is_closing(character: str) -> bool:
+    return character in _CLOSING or unicodedata.category(character) in ("Pe", "Pf")
