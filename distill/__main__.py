@@ -6,6 +6,7 @@ import logging
 import sys
 from argparse import RawDescriptionHelpFormatter
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, NoReturn
 
 from jsonargparse import ArgumentParser, DefaultHelpFormatter, set_parsing_settings
@@ -105,7 +106,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except InterruptedTrainingError as error:
         return _fail(error, 143)  # as if SIGTERM had ended it, so that nobody takes it for done
     except KeyboardInterrupt:
-        return _fail("interrupted; run it again to go on from what is written", 130)
+        return _fail(_interrupted(config), 130)
     return 0
 
 
@@ -185,6 +186,26 @@ def _call(config: Any) -> None:
             from distill.quantize import print_sizes
 
             print_sizes(config)
+
+
+def _interrupted(config: Any) -> str:
+    """Say how to go on, where that is possible; the other commands begin anew."""
+    match config:
+        case TranscribeConfig(output=str()) if "-" not in config.files:  # which is read only once
+            again = " without --overwrite, which begins anew," if config.overwrite else ""
+            return f"interrupted; run it again{again} to go on from what is written"
+        case StudyConfig():
+            return "interrupted; run it again to go on from what is written"
+        case TrainConfig():
+            from distill.checkpoints import newest_checkpoint
+
+            if checkpoint := newest_checkpoint(Path(config.output)):
+                again = "run it again" if config.resume else "run it again with --resume true"
+                return f"interrupted; {again} to go on from {checkpoint.folder}"
+            return "interrupted before the first checkpoint"
+        case PublishConfig(dry_run=False):
+            return "interrupted; run it again to finish the upload"
+    return "interrupted"
 
 
 def _fail(error: object, code: int) -> int:

@@ -13,7 +13,7 @@ from distill.quantization.config import InspectConfig, QuantizeConfig
 from distill.quantization.fake import quantise
 from distill.quantization.packed import FILE_NAME, is_packed, save
 from distill.quantization.sizes import SizeReport, inspect
-from distill.student import load_model, load_processor
+from distill.student import PLAIN_KINDS, load_model, load_processor
 
 logger = logging.getLogger(__name__)
 
@@ -32,7 +32,7 @@ def quantize(config: QuantizeConfig) -> Path:
     output = Path(config.output)
     if (output / "model.safetensors").exists():
         raise ValueError(f"{output} holds a model that is not quantised; name another folder")
-    model, processor = load_model(config.model), load_processor(config.model)
+    model, processor = load_model(config.model, PLAIN_KINDS), load_processor(config.model)
     grids = quantise(model, config.chosen_rules)
     size_bytes = save(model, grids, output)
     save_processor(processor, output)

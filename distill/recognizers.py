@@ -13,7 +13,7 @@ import torch
 from distill.ctranslate2_recognizer import CTranslate2Recognizer
 from distill.quantization.packed import is_packed
 from distill.speculative import load_assistant, make_assistant
-from distill.student import load_model, load_processor
+from distill.student import MODEL_KINDS, load_model, load_processor
 from distill.whisper_recognizer import WhisperRecognizer
 from pipeline.schema import model_path
 
@@ -41,7 +41,7 @@ def load_recognizer(
                 "give the Hugging Face folder that it was converted from"
             )
         return CTranslate2Recognizer(name, where, max_new_tokens, dtype, seed)
-    model: Any = load_model(name)
+    model: Any = load_model(name, f"{MODEL_KINDS}, a CTranslate2 folder")
     kind = dtype if dtype != "auto" else ("float32" if where == "cpu" else "float16")
     model = model.to(torch.device(where), getattr(torch, kind)).eval()
     helper = None

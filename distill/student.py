@@ -124,10 +124,16 @@ def is_multilingual(model: WhisperForConditionalGeneration) -> bool:
     return model.config.vocab_size != 51864 if known is None else bool(known)
 
 
-def load_model(name: str) -> WhisperForConditionalGeneration:
+PLAIN_KINDS = "`embedded`, a folder that `whisper-distill init` or `train` wrote"
+MODEL_KINDS = f"{PLAIN_KINDS}, one that `quantize` wrote"
+"""What may be given as a model where quantised students are taken."""
+
+
+def load_model(name: str, kinds: str = MODEL_KINDS) -> WhisperForConditionalGeneration:
     """Load weights in float32; `embedded` is the model that ships with the package.
 
     A folder that `whisper-distill quantize` wrote is loaded, too, as the plain model it stands for.
+    `kinds` is what the caller takes beside models of the Hub, for the error.
 
     Raises:
         ValueError: there is no Whisper model of that name, or its file is damaged.
@@ -148,7 +154,7 @@ def load_model(name: str) -> WhisperForConditionalGeneration:
     except SafetensorError as error:
         raise damaged_weights(name, error) from error
     except (OSError, ValueError) as error:
-        raise _no_model(name, error) from error
+        raise _no_model(name, error, kinds) from error
     keep_generation_settings(model)
     keep_alignment_heads(model)
     return model
@@ -163,14 +169,14 @@ def load_processor(name: str) -> WhisperProcessor:
     try:
         return WhisperProcessor.from_pretrained(model_path(name), local_files_only=only_here(name))
     except (OSError, ValueError) as error:
-        raise _no_model(name, error) from error
+        raise _no_model(name, error, MODEL_KINDS) from error
 
 
-def _no_model(name: str, error: Exception) -> ValueError:
+def _no_model(name: str, error: Exception, kinds: str) -> ValueError:
     reason = " ".join(str(error).split())
     return ValueError(
-        f"no Whisper model could be loaded from {name!r}; it may be `embedded`, a folder that "
-        f"`whisper-distill init` or `train` wrote, or the id of a model on the Hub. ({reason})"
+        f"no Whisper model could be loaded from {name!r}; it may be {kinds}, "
+        f"or the id of a model on the Hub. ({reason})"
     )
 
 

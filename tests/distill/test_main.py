@@ -5,6 +5,9 @@ from pathlib import Path
 import pytest
 
 from distill.__main__ import main
+from distill.checkpoints import commit
+from distill.config import TrainConfig
+from distill.data_config import DataConfig
 
 
 def exit_code(*arguments: str) -> int:
@@ -106,6 +109,47 @@ def test_a_missing_model_exits_with_1_and_one_readable_line(
     (line,) = capsys.readouterr().err.strip().splitlines()
     assert line.startswith("whisper-distill: error: no Whisper model could be loaded from")
     assert str(missing) in line
+    assert "or `train` wrote, one that `quantize` wrote, " in line
+    assert ("CTranslate2" in line) == (command == "evaluate")
+
+
+INTERRUPTED = [
+    (["transcribe", "a.wav", "--model=m"], ""),
+    (["transcribe", "a.wav", "--model=m", "--output=out"], "run it again to go on from what is"),
+    (["transcribe", "a.wav", "--model=m", "--output=out", "--overwrite"], "again without --overw"),
+    (["transcribe", "-", "--model=m", "--output=out"], ""),
+    (["train", "--student=m", "--data.shards=[d]", "--output=out"], "before the first checkpoint"),
+    (["train", "--student=m", "--data.shards=[d]", "--output=saved"], "to go on from saved/"),
+    (
+        ["train", "--student=m", "--data.shards=[d]", "--output=saved", "--resume=false"],
+        "again with --resume true to go on from saved/",
+    ),
+    (["evaluate", "--models=[m]", "--data=[d]", "--output=out"], ""),
+    (["init", "--output=out"], ""),
+    (["quantize", "--model=m", "--output=out"], ""),
+    (["export", "m", "out", "--formats=onnx"], ""),
+    (["publish", "m", "me/m"], "run it again to finish the upload"),
+    (["publish", "m", "me/m", "--dry_run"], ""),
+]
+
+
+@pytest.mark.parametrize(("arguments", "told"), INTERRUPTED)
+def test_only_what_can_be_gone_on_with_is_said_to_be_when_it_is_interrupted(
+    tmp_path: Path, capsys, monkeypatch: pytest.MonkeyPatch, arguments: list[str], told: str
+):
+    def interrupt(config: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.chdir(tmp_path)
+    folder = tmp_path / "saved" / "checkpoints" / "checkpoint-2"
+    folder.mkdir(parents=True)
+    data = DataConfig(shards=["d"])
+    commit(folder, 2, 10, TrainConfig(output="saved", data=data, student="m", teacher="t"), 1)
+    monkeypatch.setattr("distill.__main__._call", interrupt)
+    assert exit_code(*arguments) == 130
+    line = capsys.readouterr().err.strip()
+    assert told in line
+    assert (line == "whisper-distill: error: interrupted") == (not told)
 
 
 @pytest.mark.parametrize("num_workers", [0, 1])
