@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from distill.config import TrainConfig
+from distill.setting_changes import changes
 
 RECORD = "checkpoint.json"
 PARTIAL = "checkpoint.partial"
@@ -142,19 +143,16 @@ def _refuse_other_releases(output: Path) -> None:
             )
 
 
-def differences(before: dict[str, Any], now: dict[str, Any], prefix: str = "") -> list[str]:
+def differences(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
     """Name the keys, dotted, whose values differ, with both values."""
-    found = []
-    free = set() if prefix else FREE_KEYS.copy()
-    if not prefix and now.get("schedule") != "constant_with_warmup":
+    free = FREE_KEYS.copy()
+    if now.get("schedule") != "constant_with_warmup":
         free.discard("max_steps")
-    for key in sorted((before.keys() | now.keys()) - free):
-        old, new = before.get(key), now.get(key)
-        if isinstance(old, dict) and isinstance(new, dict):
-            found += differences(old, new, f"{prefix}{key}.")
-        elif old != new:
-            found.append(f"{prefix}{key} (checkpoint: {old}, now: {new})")
-    return found
+    return [
+        f"{key} (checkpoint: {old}, now: {new})"
+        for key, old, new in changes(before, now, {})
+        if key not in free
+    ]
 
 
 def remove_old(output: Path, keep: int) -> None:

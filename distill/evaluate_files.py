@@ -14,17 +14,16 @@ from distill.evaluate_config import EvaluateConfig
 from distill.evaluate_data import EvaluationClip
 from distill.evaluate_scores import units
 from distill.hallucination import loops_of
-from distill.quantization.packed import FILE_NAME
 from distill.quantization.sizes import number_format
+from distill.setting_changes import defaults_of, describe_changes
 from distill.shards import file_sha256
+from distill.weight_files import weight_files
 from pipeline.schema import model_path
 from pipeline.scoring import Score, normalize
 
 RESULTS_FILE = "results.json"
 SETTINGS_FILE = "evaluate.json"
 _NOT_SETTINGS = ("output", "overwrite")
-_WEIGHTS = (FILE_NAME, "model*.safetensors", "model.bin", "pytorch_model*.bin")
-"""Files of weights by kind; of a folder that has several kinds one is read, the first of these."""
 
 
 def prepare_output(config: EvaluateConfig) -> Path:
@@ -37,12 +36,17 @@ def prepare_output(config: EvaluateConfig) -> Path:
     if output.is_file():
         raise ValueError(f"{output} is a file; output is the folder that results.json is put in")
     note, results = output / SETTINGS_FILE, output / RESULTS_FILE
-    same = note.is_file() and json.loads(note.read_text(encoding="utf-8")) == _settings(config)
-    if results.exists() and not same and not config.overwrite:
-        raise ValueError(
-            f"{results} exists already, made with other settings; "
-            "give --overwrite or another folder"
-        )
+    if results.exists() and not config.overwrite:
+        if not note.is_file():
+            reason = f"and no {SETTINGS_FILE} beside it says with which settings"
+        else:
+            before = json.loads(note.read_text(encoding="utf-8"))
+            changed = describe_changes(before, _settings(config), defaults_of(EvaluateConfig))
+            reason = changed and f"made with other settings: {changed}"
+        if reason:
+            raise ValueError(
+                f"{results} exists already, {reason}; give --overwrite or another folder"
+            )
     output.mkdir(parents=True, exist_ok=True)
     return output
 
@@ -82,26 +86,21 @@ def size_bytes(name: str) -> int | None:
     """Return the bytes of a model's weights in its folder; None for a name that is no folder."""
     if not Path(model_path(name)).is_dir():
         return None
-    return sum(file.stat().st_size for file in _weight_files(name))
+    return sum(file.stat().st_size for file in weight_files(name))
 
 
 def weights_sha256(name: str) -> str | None:
     """Return a hash of the files of a model's weights; None for a name that is no folder."""
     digest = hashlib.sha256()
-    for file in (files := _weight_files(name)):
+    for file in (files := weight_files(name)):
         digest.update(f"{file.name} {file_sha256(file)}\n".encode())
     return digest.hexdigest() if files else None
 
 
 def stored_as(name: str) -> str:
     """Return the numbers that a model's weights are stored in; "" where that is not known."""
-    files = [file for file in _weight_files(name) if file.suffix == ".safetensors"]
+    files = [file for file in weight_files(name) if file.suffix == ".safetensors"]
     return number_format(files[0]) if files else ""
-
-
-def _weight_files(name: str) -> list[Path]:
-    kinds = (sorted(Path(model_path(name)).glob(pattern)) for pattern in _WEIGHTS)
-    return next(filter(None, kinds), [])
 
 
 def _settings(config: EvaluateConfig) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Is a model on the Hub? Asked once.
+"""Is a model on the Hub, and which revision of it? Each asked once.
 
 The client asks for each of a dozen files by itself, and for each of them for half a minute if the
 Hub is away, even for those that a cached model never had.
@@ -40,3 +40,16 @@ def only_here(name: str) -> bool:
         logger.info("the Hub does not answer; %s is taken from its local cache", name)
         return True
     return False
+
+
+def revision(name: str) -> str | None:
+    """Return the commit that a model of the Hub is loaded from; None where that is not known."""
+    try:
+        return HfApi().model_info(name, timeout=_TIMEOUT_SECONDS).sha
+    except (OSError, ValueError, httpx2.TransportError):
+        pass
+    try:
+        cached = try_to_load_from_cache(name, "config.json")
+    except ValueError:  # no name that the Hub could have
+        return None
+    return Path(cached).parent.name if isinstance(cached, str) else None

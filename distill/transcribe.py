@@ -24,7 +24,7 @@ from distill.recognizers import load_recognizer
 from distill.recordings import AudioStream, Recording, find_recordings
 from distill.subtitles import render
 from distill.transcribe_config import LongformConfig, TranscribeConfig
-from distill.transcribe_output import claim_output, prepare_output, write
+from distill.transcribe_output import claim_output, prepare_output, write, writer_of
 from distill.transcript import Job, Transcript
 from distill.windows import WINDOW_SAMPLES, Heard, Window
 
@@ -73,9 +73,10 @@ def transcribe(config: TranscribeConfig) -> None:
         raise ValueError(
             f"format {config.format} of several recordings needs a folder: give --output"
         )
-    waiting = recordings
+    waiting, writer = recordings, None
     if config.output is not None:
-        waiting = prepare_output(config, recordings)
+        writer = writer_of(config)
+        waiting = prepare_output(config, recordings, writer)
         if len(waiting) < len(recordings):
             done = len(recordings) - len(waiting)
             logger.info("%d of %d recordings are done already", done, len(recordings))
@@ -92,8 +93,8 @@ def transcribe(config: TranscribeConfig) -> None:
     language = recognizer.vocabulary.check_language(config.language)
     if config.mode == "chunked":
         stride_samples(chunk_seconds(recognizer, config.longform), config.longform.stride_seconds)
-    if config.output is not None:
-        claim_output(config, waiting)
+    if writer is not None:
+        claim_output(config, waiting, writer)
     config = dataclasses.replace(config, language=language)
     failed: list[str] = []
     held: dict[int, str] = {}

@@ -72,8 +72,9 @@ class TranscribeConfig:
     """Folder to write to; None prints the text, one line for each recording, in order, and an empty
     one for a recording that cannot be read."""
     overwrite: bool = False
-    """Replace what stands in the output folder. Without it, a folder that the same settings were
-    writing is gone on with, and any other existing output is refused."""
+    """Replace what stands in the output folder. Without it, a folder that the same settings and
+    weights were writing of the same recordings is gone on with, and any other existing output is
+    refused; so is that of standard input."""
     words: bool = False
     """Times of words (json), and subtitles cut at words."""
     vad: bool = False

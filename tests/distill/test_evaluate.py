@@ -176,7 +176,10 @@ def test_results_of_other_settings_are_not_written_over(configure: Configure):
     evaluate(config)
     path = Path(config.output) / "results.json"
     first = path.read_text()
-    with pytest.raises(ValueError, match="results.json exists already.*--overwrite"):
+    with pytest.raises(
+        ValueError,
+        match=r"results.json exists already.*: max_clips \(was 1, now 2\); .*--overwrite",
+    ):
         evaluate(dataclasses.replace(config, max_clips=2))
     assert path.read_text() == first
     assert evaluate(config).num_clips == 1  # the same again may be

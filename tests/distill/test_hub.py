@@ -13,13 +13,17 @@ from tests.hub_server import File, hub_environment, no_hub, serving
 CACHED = """
 import time
 from huggingface_hub import constants
+from distill.hub import revision
 from distill.student import load_model, load_processor
 
 load_model("owner/teacher"), load_processor("owner/teacher")
+known = revision("owner/teacher")
 constants.ENDPOINT = "http://127.0.0.1:9"
 constants.HUGGINGFACE_CO_URL_TEMPLATE = "http://127.0.0.1:9/{repo_id}/resolve/{revision}/{filename}"
 time.sleep = None  # nothing may wait to ask again
 load_model("owner/teacher"), load_processor("owner/teacher")
+assert known and revision("owner/teacher") == known
+assert revision("owner/nothing") is None and revision("no/such/folder") is None
 print("loaded again")
 """
 

@@ -22,8 +22,6 @@ from distill.recognizers import load_recognizer
 from distill.recordings import AudioStream, check_output_names, find_recordings
 from distill.student import make_student
 from distill.transcribe_config import TranscribeConfig
-from distill.transcribe_output import JOURNAL_FILE, claim_output, prepare_output, write
-from distill.transcript import Transcript
 from distill.vad import speech_regions
 from distill.whisper_recognizer import WhisperRecognizer
 from distill.windows import Window
@@ -95,68 +93,21 @@ def test_output_of_other_settings_is_refused(
     arguments = [f"--output={tmp_path}/out", folder / "a.wav"]
     assert transcribe("--language=en", *arguments) == 0
     assert transcribe("--language=de", *arguments) == 1
-    assert "out/a.txt exists already" in capsys.readouterr().err
+    error = capsys.readouterr().err
+    assert "out/a.txt exists already" in error
+    assert 'language (was "en", now "de")' in error
     assert transcribe("--language=de", "--overwrite", *arguments) == 0
 
 
-def plan(folder: Path, names: str, **settings: Any) -> tuple[TranscribeConfig, list[str]]:
-    """Begin a run as the command does; return its config and what it is going to write."""
-    files = [str(folder / name) for name in names.split()]
-    config = TranscribeConfig(files=files, model="m", **{"output": str(folder / "out"), **settings})
-    waiting = prepare_output(config, find_recordings(files))
-    claim_output(config, waiting)
-    return config, [str(recording.output_name) for recording in waiting]
-
-
-def heard(folder: Path, name: str, config: TranscribeConfig) -> None:
-    """Write what a run would write of a recording."""
-    (recording,) = find_recordings([str(folder / name)])
-    write(
-        Transcript(
-            text=str(config.language), language="en", language_probability=1.0,
-            duration_seconds=1.0, segments=(),
-        ),
-        recording, config,
-    )  # fmt: skip
-
-
-def test_a_run_with_overwrite_that_died_is_gone_on_with_and_keeps_no_old_text(tmp_path: Path):
-    old, _ = plan(tmp_path, "a.wav b.wav", language="en")
-    for name in ("a.wav", "b.wav"):
-        heard(tmp_path, name, old)
-    new, waiting = plan(tmp_path, "a.wav b.wav", language="de", overwrite=True)
-    assert waiting == ["a", "b"]
-    heard(tmp_path, "a.wav", new)  # and it dies
-    assert plan(tmp_path, "a.wav b.wav", language="de")[1] == ["b"]
-
-
-def test_a_folder_remembers_which_settings_wrote_each_file(tmp_path: Path):
-    first, _ = plan(tmp_path, "a.wav", language="en")
-    heard(tmp_path, "a.wav", first)
-    second, _ = plan(tmp_path, "b.wav", language="de")
-    heard(tmp_path, "b.wav", second)
-    with pytest.raises(ValueError, match=r"out/a.txt exists already, not written with these"):
-        plan(tmp_path, "a.wav b.wav", language="de")
-    assert plan(tmp_path, "a.wav c.wav", language="en")[1] == ["c"]
-    assert plan(tmp_path, "b.wav", language="de")[1] == []
-
-
-def test_a_line_of_the_journal_that_was_cut_off_spoils_no_other(tmp_path: Path):
-    first, _ = plan(tmp_path, "a.wav")
-    heard(tmp_path, "a.wav", first)
-    with (tmp_path / "out" / JOURNAL_FILE).open("a") as journal:
-        journal.write('{"settings": {"mod')
-    second, _ = plan(tmp_path, "b.wav")
-    heard(tmp_path, "b.wav", second)
-    assert plan(tmp_path, "a.wav b.wav c.wav")[1] == ["c"]
-
-
-def test_a_recording_named_as_the_command_is_one_like_any_other(tmp_path: Path):
-    config, waiting = plan(tmp_path, "transcribe.wav", format="json")
-    assert waiting == ["transcribe"]
-    assert plan(tmp_path, "transcribe.wav", format="json")[1] == ["transcribe"]
-    heard(tmp_path, "transcribe.wav", config)
-    assert plan(tmp_path, "transcribe.wav", format="json")[1] == []
+def test_a_text_of_standard_input_is_never_taken_for_that_of_another(
+    transcribe: Transcribe, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+):  # fmt: skip
+    for path, code in ((folder / "a.wav", 0), (folder / "b.flac", 1)):
+        with path.open("rb") as file:
+            monkeypatch.setattr("sys.stdin", io.TextIOWrapper(file))
+            assert transcribe("--language=en", f"--output={tmp_path}/out", "-") == code
+    assert "standard input, which may be another recording" in capsys.readouterr().err
 
 
 def test_nothing_is_overwritten_before_the_model_is_there(
