@@ -153,7 +153,7 @@ def make_job(
         options = Options(
             longform=config.longform,
             language=config.language,
-            timestamps=config.words or set(config.formats) != {"txt"},
+            timestamps=config.needs_timestamps and config.longform.timestamps,
             words=config.words,
             regions=regions,
             num_samples=num_samples,

@@ -19,7 +19,8 @@ class LongformConfig:
     """Chunked: overlap at each side of a chunk; None takes a sixth of it."""
     timestamps: bool = True
     """Sequential: a window ends where the model says that a sentence does. false, for a model that
-    was trained without timestamps, reads one whole window after the other."""
+    was trained without timestamps, reads one whole window after the other. In every mode: false
+    never asks the model for timestamps, so a segment of json and subtitles is a whole window."""
     condition_on_previous: bool = False
     """Sequential: give each window what was heard before. It keeps spelling and style, and one
     window that goes wrong can spoil all that follow."""
@@ -67,7 +68,9 @@ class TranscribeConfig:
     language: str | None = None
     """Such as en; None detects it in the first window of each recording."""
     format: str = "txt"
-    """txt, json, srt, vtt or tsv; several with commas."""
+    """txt, json, srt, vtt or tsv; several with commas. Any but txt, and words, have recordings of
+    up to 30 s and chunks decoded with timestamps, which may change the wording: that of a txt
+    written beside them, too."""
     output: str | None = None
     """Folder to write to; None prints the text, one line for each recording, in order, and an empty
     one for a recording that cannot be read."""
@@ -108,3 +111,8 @@ class TranscribeConfig:
     def formats(self) -> list[str]:
         """The formats that are asked for."""
         return [name.strip() for name in self.format.split(",") if name.strip()]
+
+    @property
+    def needs_timestamps(self) -> bool:
+        """Segments or words are asked for, not only text."""
+        return self.words or set(self.formats) != {"txt"}

@@ -262,6 +262,30 @@ def test_an_hour_needs_no_more_memory_than_twenty_minutes(mode: Any, tmp_path: P
     assert long_peak < 1.1 * short_peak
 
 
+@pytest.mark.parametrize("mode", ["short", "sequential", "chunked"])
+def test_a_model_without_timestamps_is_asked_for_none_whatever_the_format(
+    tmp_path: Path, mode: Any
+):
+    class Deaf:
+        vocabulary, is_student = Numbers(), False
+
+    soundfile.write(tmp_path / "a.wav", make_audio(3.0), SAMPLE_RATE)
+    recording = Recording(name="a", source=str(tmp_path / "a.wav"), output_name=Path("a"))
+    recognizer: Any = Deaf()
+    for wanted in (False, True):
+        config = TranscribeConfig(
+            files=["a"], model="m", mode=mode, format="txt,srt", language="en",
+            longform=LongformConfig(timestamps=wanted),
+        )  # fmt: skip
+        job = make_job(recording, recognizer, config, Meter(num_recordings=1))
+        (window,) = next(job)
+        assert window.timestamps == wanted
+        with pytest.raises(StopIteration) as ended:
+            job.send([Heard(tokens=(1, 2), text=" 1 2", language="en")])
+        (segment,) = ended.value.value.segments
+        assert (segment.start, segment.end, segment.text) == (0.0, 3.0, "1 2")
+
+
 @pytest.mark.parametrize("middle", ["silent", "wordless"])
 def test_chunks_that_are_no_neighbours_are_not_joined_though_their_words_agree(middle: str):
     class Gap(Ramp):
