@@ -20,8 +20,15 @@ from distill.quantization.config import InspectConfig, QuantizeConfig
 from distill.stopping import InterruptedTrainingError
 from distill.study_config import StudyConfig
 from distill.transcribe_config import TranscribeConfig
-from pipeline import LOG_LINE, LOG_TIME, __version__, examples_of, how_to_install, what_is_required
-from pipeline.spelling import SpellingParser
+from pipeline import (
+    LOG_LINE,
+    LOG_TIME,
+    __version__,
+    examples_of,
+    how_to_install,
+    what_is_required,
+    with_nearest,
+)
 
 set_parsing_settings(docstring_parse_attribute_docstrings=True, add_print_completion_argument=True)
 
@@ -69,11 +76,12 @@ class _HelpFormatter(RawDescriptionHelpFormatter, DefaultHelpFormatter):
     """Leave the lines of description and examples as they are."""
 
 
-class _Parser(SpellingParser):
-    """Says in the user's words what is missing."""
+class _Parser(ArgumentParser):
+    """Says in the user's words what is missing or misspelt."""
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
-        super().error(what_is_required(message, "whisper-distill", COMMANDS), ex)
+        message = what_is_required(message, "whisper-distill", COMMANDS)
+        super().error(with_nearest(message, self), ex)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -126,7 +134,7 @@ def _parser() -> tuple[ArgumentParser, dict[str, ArgumentParser]]:
         takes_files = any(field.name == "files" for field in dataclasses.fields(kind))
         files = " FILE ..." if takes_files else ""
         usage = f"whisper-distill {name} {places}[--config FILE] [--KEY VALUE ...]{files}"
-        parsers[name] = SpellingParser(
+        parsers[name] = _Parser(
             description=inspect.cleandoc(kind.__doc__ or ""),
             usage=usage,
             epilog=examples_of(EXAMPLES, name),

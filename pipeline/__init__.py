@@ -1,6 +1,9 @@
 """Label large speech corpora with a Whisper teacher and write the labels as training shards."""
 
+import re
 from collections.abc import Collection
+from difflib import get_close_matches
+from typing import Any
 
 __version__ = "0.1.0"
 
@@ -8,6 +11,9 @@ LOG_LINE, LOG_TIME = "%(asctime)s %(levelname)s %(message)s", "%H:%M:%S"
 """What both commands log for people, and the time in it."""
 
 _REQUIRED = "the following arguments are required: "  # as jsonargparse says it
+_UNKNOWN = re.compile(r"unrecognized arguments: --([\w.]+)|does not accept option '([\w.]+)'")
+"""As argparse says it of a command line, and jsonargparse of a configuration."""
+_SUBCOMMAND = re.compile(r"Subcommand '([\w.]+)' does not accept")
 _EXTRAS = {
     "av": "video",
     "ctranslate2": "fast",
@@ -61,3 +67,20 @@ def what_is_required(message: str, program: str, configured: Collection[str]) ->
         f"{command} needs {missing}: give --config FILE, or each as --KEY VALUE; "
         f"`{program} {command} --help` explains them"
     )
+
+
+def with_nearest(message: str, parser: Any) -> str:
+    """Add to a message of an unknown option which one may have been meant.
+
+    Args:
+        message: as the parser wrote it; one of another kind stays as it is.
+        parser: of jsonargparse, of the program or of the subcommand.
+    """
+    found, named = _UNKNOWN.search(message), _SUBCOMMAND.search(message)
+    if not found:
+        return message
+    if named and parser._subcommands_action:
+        parser = parser._subcommands_action.choices[named[1]]
+    options = [name.removeprefix("--") for name in parser._option_string_actions]
+    near = get_close_matches(found[1] or found[2], options, n=1, cutoff=0.75)
+    return f"{message}; did you mean {near[0]}?" if near else message

@@ -7,10 +7,9 @@ from typing import Any, NoReturn, get_type_hints
 from jsonargparse import SUPPRESS, ArgumentParser, DefaultHelpFormatter
 
 from pipeline import __version__, examples_of, what_is_required
-from pipeline.config_files import config_parser
+from pipeline.config_files import Parser, config_parser
 from pipeline.limits import SWEEP, FilterConfig
 from pipeline.logs import LogFormat
-from pipeline.spelling import SpellingParser
 
 DESCRIPTION = """\
 Turn speech corpora into WebDataset shards of pseudo-labels.
@@ -43,7 +42,7 @@ class _HelpFormatter(RawDescriptionHelpFormatter, DefaultHelpFormatter):
     """Leave the lines of description and examples as they are."""
 
 
-class _Parser(SpellingParser):
+class _Parser(Parser):
     """Says in the user's words what is missing."""
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
@@ -75,7 +74,7 @@ def make_parser() -> tuple[ArgumentParser, dict[str, ArgumentParser]]:
     )
     parity.add_argument("--num_clips", type=int, default=64, help="how many clips are labelled")
     _add_run_options(run)
-    report = SpellingParser(
+    report = Parser(
         description="Write report.json and report.html again from the ledger.",
         **_shown("report", "OUTPUT"),
     )
@@ -86,7 +85,7 @@ def make_parser() -> tuple[ArgumentParser, dict[str, ArgumentParser]]:
         default=list(SWEEP),
         help="values of filter.max_wer to try, for example [0.05,0.1]",
     )
-    explain = SpellingParser(
+    explain = Parser(
         description="Say why a clip was kept, was rejected or failed, or would be otherwise.",
         **_shown("explain", "OUTPUT ID"),
     )
@@ -97,14 +96,14 @@ def make_parser() -> tuple[ArgumentParser, dict[str, ArgumentParser]]:
         explain.add_argument(
             f"--{name}", type=hints[name] | None, default=None, help=f"suppose filter.{name} is so"
         )
-    publish = SpellingParser(
+    publish = Parser(
         description="Send a finished dataset to the Hugging Face Hub, with a card.",
         **_shown("publish", "OUTPUT REPO_ID"),
     )
     publish.add_argument("output", type=str, help="folder or URL of a finished run")
     publish.add_argument("repo_id", type=str, help="OWNER/NAME on the Hub")
     _add_publish_options(publish)
-    relabel = SpellingParser(
+    relabel = Parser(
         description="Put the labels of a second run over a dataset's shards beside them.",
         **_shown("relabel", "OUTPUT --second OUTPUT --name NAME"),
     )

@@ -1,14 +1,14 @@
 """Configurations as files and as options of a command line, through one parser."""
 
 import dataclasses
-from typing import Any
+from typing import Any, NoReturn
 
 import yaml
 from jsonargparse import ArgumentError, ArgumentParser, Namespace, set_parsing_settings
 
+from pipeline import with_nearest
 from pipeline.config import PipelineConfig
 from pipeline.files import AnyPath, path_of
-from pipeline.spelling import SpellingParser
 
 set_parsing_settings(docstring_parse_attribute_docstrings=True, add_print_completion_argument=True)
 
@@ -21,9 +21,17 @@ def to_yaml(config: PipelineConfig) -> str:
     return yaml.safe_dump(plain, sort_keys=False, allow_unicode=True)
 
 
+class Parser(ArgumentParser):
+    """Says which option comes nearest to one that it does not have."""
+
+    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
+        """End with a message."""
+        super().error(with_nearest(message, self), ex)
+
+
 def config_parser(**options: Any) -> ArgumentParser:
     """Return a parser that reads a configuration: `--config FILE` and one option for each field."""
-    parser = SpellingParser(**options)
+    parser = Parser(**options)
     parser.add_argument("--config", action="config", help="YAML file with any of the keys below")
     parser.add_class_arguments(PipelineConfig)
     return parser
