@@ -19,6 +19,7 @@ from distill.subtitles import render
 from distill.transcribe_config import TranscribeConfig
 from distill.transcript import Transcript
 from distill.weight_files import file_identity, weights_identity
+from pipeline.audio import without_credentials
 
 JOURNAL_FILE = ".transcribe.jsonl"
 """In an output folder: a line for each run, with its settings, the weights, and the files that it
@@ -144,11 +145,14 @@ def _as_of(source: dict[str, Any]) -> str:
 
 
 def _source(recording: Recording) -> dict[str, Any]:
-    """Return what identifies a recording: its path or URL; of a file its size and time as well."""
+    """Return what identifies a recording: its path or URL; of a file its size and time as well.
+
+    The signature of a URL is a secret, and another one tomorrow.
+    """
     if recording.source == "-":
         return {"source": _STANDARD_INPUT}
     if "://" in recording.source:
-        return {"source": recording.source}
+        return {"source": without_credentials(recording.source)}
     path = Path(recording.source).resolve()
     try:
         return {"source": str(path), **file_identity(path)}

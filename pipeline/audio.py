@@ -17,6 +17,7 @@ import soxr
 
 from pipeline.recordings import AudioError, Recording, open_bytes, open_recording
 from pipeline.schema import SAMPLE_RATE
+from pipeline.storage import without_credentials
 
 __all__ = [
     "MAX_LOADED_SECONDS",
@@ -27,6 +28,7 @@ __all__ = [
     "load_audio",
     "probe",
     "stream_audio",
+    "without_credentials",
 ]
 
 MAX_LOADED_SECONDS = 3600.0

@@ -165,3 +165,22 @@ def test_a_text_whose_recording_was_not_noted_is_refused(tmp_path: Path):
     journal.write_text(json.dumps({"settings": settings, "files": ["a.txt"]}))
     with pytest.raises(ValueError, match="did not note of which recording; give --overwrite"):
         plan(tmp_path, "a.wav")
+
+
+def test_a_link_that_was_signed_anew_is_of_the_same_recording_and_its_signature_is_not_kept(
+    tmp_path: Path,
+):
+    link, model = "https://example.org/a.wav?part=2&X-Amz-Signature=", tmp_path / "model"
+    model.mkdir()
+    for signature, waiting in (("monday", ["a"]), ("tuesday", [])):
+        config = TranscribeConfig(
+            files=[link + signature], model=str(model), output=str(tmp_path / "out")
+        )
+        recordings, writer = find_recordings(config.files), writer_of(config)
+        found = prepare_output(config, recordings, writer)
+        assert [str(recording.output_name) for recording in found] == waiting
+        claim_output(config, found, writer)
+        (tmp_path / "out" / "a.txt").write_text("said")
+    journal = (tmp_path / "out" / JOURNAL_FILE).read_text()
+    assert "part=2" in journal
+    assert "monday" not in journal
