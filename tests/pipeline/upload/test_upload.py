@@ -317,9 +317,11 @@ def test_a_comparison_lists_what_would_go_up_and_asks_only(hub: HubServer, tmp_p
     assert [f.path for f in difference.send] == [f.path for f in publication(tmp_path).all_files]
     assert difference.is_new
     assert not hub.repositories
-    lines = upload.describe(difference).splitlines()
+    listed, card = upload.describe(difference).split("\n\nREADME.md:\n\n")
+    lines = listed.splitlines()
     assert len(lines) == 12
     assert lines[-1].startswith("11 files would be sent")
+    assert card == "---\nlicense: cc0-1.0\n---\n\n# A card\n"
     upload.publish(publication(tmp_path))
     assert "0 files would be sent" in upload.describe(upload.compare(publication(tmp_path)))
 
