@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from distill.evaluate_files import weights_sha256
 from distill.publish_config import PublishConfig
+from distill.weight_files import weights_sha256
 from pipeline.upload import public_name
 
 

@@ -21,7 +21,6 @@ from distill.evaluate_files import (
     prepare_output,
     size_bytes,
     stored_as,
-    weights_sha256,
     write_hypotheses,
     write_results,
 )
@@ -30,6 +29,7 @@ from distill.evaluate_long import hear_recordings
 from distill.evaluate_report import write_report
 from distill.evaluate_scores import Comparison, Rates, break_down, compare, rates, score_all
 from distill.recognizers import choose_device, load_recognizer
+from distill.weight_files import weights_sha256
 from pipeline.schema import MAX_CLIP_SECONDS
 from pipeline.scoring import Score
 

@@ -5,7 +5,6 @@ evaluation may be made again, since a student of the same name may have been tra
 """
 
 import dataclasses
-import hashlib
 import json
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,6 @@ from distill.evaluate_scores import units
 from distill.hallucination import loops_of
 from distill.quantization.sizes import number_format
 from distill.setting_changes import defaults_of, describe_changes
-from distill.shards import file_sha256
 from distill.weight_files import weight_files
 from pipeline.schema import model_path
 from pipeline.scoring import Score, normalize
@@ -87,14 +85,6 @@ def size_bytes(name: str) -> int | None:
     if not Path(model_path(name)).is_dir():
         return None
     return sum(file.stat().st_size for file in weight_files(name))
-
-
-def weights_sha256(name: str) -> str | None:
-    """Return a hash of the files of a model's weights; None for a name that is no folder."""
-    digest = hashlib.sha256()
-    for file in (files := weight_files(name)):
-        digest.update(f"{file.name} {file_sha256(file)}\n".encode())
-    return digest.hexdigest() if files else None
 
 
 def stored_as(name: str) -> str:

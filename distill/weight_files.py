@@ -1,14 +1,17 @@
 """A model's files of weights: where they are, and by what another training of it is noticed.
 
 A training writes over the folder of the one before, so a name alone does not say which model it
-was. Sizes and times of the files do, and cost nothing; hashes would read gigabytes first.
+was. Sizes and times of the files do, and cost nothing: whoever only wants to know whether anything
+changed takes them. What is said of a model to others is tied to a hash, which a copy keeps.
 """
 
+import hashlib
 from pathlib import Path
 from typing import Any
 
 from distill.hub import revision
 from distill.quantization.packed import FILE_NAME
+from distill.shards import file_sha256
 from pipeline.schema import model_path
 
 _WEIGHTS = (FILE_NAME, "model*.safetensors", "model.bin", "pytorch_model*.bin")
@@ -18,6 +21,14 @@ _WEIGHTS = (FILE_NAME, "model*.safetensors", "model.bin", "pytorch_model*.bin")
 def weight_files(name: str) -> list[Path]:
     """Return the weights in a model's folder, of one kind; none for a name that is no folder."""
     return next(filter(None, _by_kind(name)), [])
+
+
+def weights_sha256(name: str) -> str | None:
+    """Return a hash of the files of a model's weights; None for a name that is no folder."""
+    digest = hashlib.sha256()
+    for file in (files := weight_files(name)):
+        digest.update(f"{file.name} {file_sha256(file)}\n".encode())
+    return digest.hexdigest() if files else None
 
 
 def weights_identity(name: str) -> dict[str, Any]:

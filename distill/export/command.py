@@ -15,7 +15,6 @@ from types import ModuleType
 from rich.console import Console
 from rich.table import Table
 
-from distill.evaluate_files import weights_sha256
 from distill.export import ct2, ggml, hf, onnx, torchao
 from distill.export.config import NUMBERS, ExportConfig
 from distill.export.report import REPORT, is_of, read_report
@@ -28,6 +27,7 @@ from distill.export.verification import (
     compare,
     listen,
 )
+from distill.weight_files import weights_sha256
 
 logger = logging.getLogger(__name__)
 

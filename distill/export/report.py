@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from distill.evaluate_files import weights_sha256
+from distill.weight_files import weights_sha256
 
 REPORT = "export.json"
 

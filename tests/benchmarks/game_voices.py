@@ -10,7 +10,6 @@ what is said, so the teacher's own confidence decides which labels are kept.
 """
 
 import argparse
-import json
 import re
 import struct
 import wave
@@ -22,7 +21,7 @@ import av
 import yaml
 from av.error import FFmpegError
 
-from tests.benchmarks.real_speech import corpus, labelling
+from tests.benchmarks.real_speech import corpus, labelling, write_manifest
 from tests.benchmarks.unheard_voice import fetch
 from tests.shared_data import ABSENT, TEACHER
 
@@ -110,7 +109,7 @@ def main() -> None:
     root = fetch(output / "debian", PACKAGES) / "share" / "scummvm"
     rows = list(utterances(root, output / "lines"))
     manifest = output / "manifest.jsonl"
-    manifest.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    write_manifest(manifest, rows)
     voices = corpus("games", manifest, "other", "train") | {"references": False}
     config = labelling(output, [voices], filter={"min_avg_logprob": -1.0})
     (output / "run.yaml").write_text(yaml.safe_dump(config, sort_keys=False))

@@ -25,7 +25,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -57,7 +57,7 @@ def with_wrong_references(rows: Iterator[dict[str, Any]], every: int) -> Iterato
         before = row["text"]
 
 
-def write_manifest(path: Path, rows: Iterator[dict[str, Any]]) -> None:
+def write_manifest(path: Path, rows: Iterable[dict[str, Any]]) -> None:
     """Write utterances as `whisper-pipeline` reads them."""
     path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
 

@@ -13,7 +13,6 @@ that is new to both is seen here. Packs of 20 s, no label dropped.
 
 import argparse
 import gzip
-import json
 import re
 import subprocess
 from collections.abc import Iterator, Sequence
@@ -26,7 +25,7 @@ import soundfile
 import yaml
 
 from pipeline.audio import SAMPLE_RATE
-from tests.benchmarks.real_speech import corpus, labelling
+from tests.benchmarks.real_speech import corpus, labelling, write_manifest
 from tests.shared_data import ABSENT, TEACHER
 
 PACKAGES = ("asterisk-core-sounds-en", "asterisk-core-sounds-en-g722", "pocketsphinx-testdata")
@@ -94,7 +93,7 @@ def main() -> None:
     rows = [*prompts(root, output / "wav"), *read_aloud(root)]
     rows = [r for r in rows if r["duration"] <= MAX_SECONDS and len(r["text"].split()) >= 3]
     manifest = output / "manifest.jsonl"
-    manifest.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    write_manifest(manifest, rows)
     voice = corpus("prompts", manifest, "cc-by-sa-3.0", "test")
     config = labelling(output, [voice], filter={"max_wer": 100.0})
     (output / "run.yaml").write_text(yaml.safe_dump(config, sort_keys=False))

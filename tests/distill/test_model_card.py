@@ -6,9 +6,9 @@ import pytest
 
 from distill.card_evidence import Evidence, gather
 from distill.card_metadata import hub_licence, metadata
-from distill.evaluate_files import weights_sha256
 from distill.model_files import Variant
 from distill.publish_config import PublishConfig
+from distill.weight_files import weights_sha256
 
 
 def config(student: Path, **fields: Any) -> PublishConfig:

@@ -3,8 +3,8 @@ from pathlib import Path
 
 import pytest
 
-from distill.evaluate_files import weights_sha256
 from distill.model_files import find_variant, read_student, variants_beside
+from distill.weight_files import weights_sha256
 
 
 def write(folder: Path, *names: str) -> Path:
