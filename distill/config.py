@@ -21,7 +21,7 @@ class InitConfig:
     """How many of the teacher's decoder layers the student keeps, as far apart as they go; 2 where
     neither this nor `layers` is given."""
     encoder_layers: int | None = None
-    """None keeps the whole encoder, which the paper advises."""
+    """Null keeps the whole encoder, which the paper advises."""
     layers: list[int] | None = None
     """The decoder layers themselves, from 0, such as `0 3`; -1 is the last."""
     encoder_layer_list: list[int] | None = None

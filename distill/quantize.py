@@ -14,6 +14,7 @@ from distill.quantization.fake import quantise
 from distill.quantization.packed import FILE_NAME, is_packed, save
 from distill.quantization.sizes import SizeReport, inspect
 from distill.student import PLAIN_KINDS, load_model, load_processor
+from pipeline import table_width
 
 logger = logging.getLogger(__name__)
 
@@ -65,5 +66,5 @@ def print_sizes(config: InspectConfig) -> SizeReport:
     table.add_section()
     table.add_row("file", f"{report.file_bytes:,}", "")
     table.add_row("in float16", f"{report.float16_bytes:,}", f"{report.float16_ratio:.2f} ×")
-    Console().print(table)
+    Console(width=table_width()).print(table)
     return report

@@ -12,11 +12,11 @@ class LongformConfig:
     """How recordings longer than a window are read."""
 
     chunk_seconds: float | None = None
-    """Chunked: seconds in a chunk. None takes 30 for a teacher and 15 for a student, which has
+    """Chunked: seconds in a chunk. Null takes 30 for a teacher and 15 for a student, which has
     learned from shorter audio (arXiv 2311.00430, table 23); 25 suits one that was trained on clips
     packed to 30 s."""
     stride_seconds: float | None = None
-    """Chunked: overlap at each side of a chunk; None takes a sixth of it."""
+    """Chunked: overlap at each side of a chunk; null takes a sixth of it."""
     timestamps: bool = True
     """Sequential: a window ends where the model says that a sentence does. false, for a model that
     was trained without timestamps, reads one whole window after the other. In every mode: false
@@ -66,13 +66,13 @@ class TranscribeConfig:
     batch_size: int = 16
     """Windows that are decoded at once, of one recording or of several."""
     language: str | None = None
-    """Such as en; None detects it in the first window of each recording."""
+    """Such as en; null detects it in the first window of each recording."""
     format: str = "txt"
     """txt, json, srt, vtt or tsv; several with commas. Any but txt, and words, have recordings of
     up to 30 s and chunks decoded with timestamps, which may change the wording: that of a txt
     written beside them, too."""
     output: str | None = None
-    """Folder to write to; None prints the text, one line for each recording, in order, and an empty
+    """Folder to write to; null prints the text, one line for each recording, in order, and an empty
     one for a recording that cannot be read."""
     overwrite: bool = False
     """Replace what stands in the output folder. Without it, a folder that the same settings and

@@ -1,6 +1,8 @@
 """Label large speech corpora with a Whisper teacher and write the labels as training shards."""
 
+import os
 import re
+import sys
 from collections.abc import Collection
 from difflib import get_close_matches
 from typing import Any
@@ -9,6 +11,8 @@ __version__ = "0.1.0"
 
 LOG_LINE, LOG_TIME = "%(asctime)s %(levelname)s %(message)s", "%H:%M:%S"
 """What both commands log for people, and the time in it."""
+
+_LOG_COLUMNS = 120
 
 _REQUIRED = "the following arguments are required: "  # as jsonargparse says it
 _UNKNOWN = re.compile(r"unrecognized arguments: --([\w.]+)|does not accept option '([\w.]+)'")
@@ -22,6 +26,11 @@ _EXTRAS = {
     "s3fs": "s3",
     "silero_vad": "vad",
 }
+
+
+def table_width() -> int | None:
+    """Return the columns of a table on standard output: None asks the terminal; a log has none."""
+    return None if sys.stdout.isatty() or "COLUMNS" in os.environ else _LOG_COLUMNS
 
 
 def how_to_install(error: ModuleNotFoundError, extra: str) -> str:

@@ -17,7 +17,7 @@ from rich.console import Console
 from rich.logging import RichHandler
 from rich.table import Table
 
-from pipeline import LOG_TIME, how_to_install
+from pipeline import LOG_TIME, how_to_install, table_width
 from pipeline.commands import make_parser
 from pipeline.config import PipelineConfig
 from pipeline.config_files import from_values
@@ -107,7 +107,7 @@ def _plan(config: PipelineConfig, options: Namespace) -> int:
         hours = f"{c.duration_seconds / 3600:.2f}"
         counts = str(c.num_utterances), hours, str(c.num_blocks)
         table.add_row(c.name, c.split, c.language, c.licence, *counts)
-    console = Console()
+    console = Console(width=table_width())
     console.print(table)
     if forecast.changed:
         changed = "; ".join(forecast.changed)
@@ -191,7 +191,7 @@ def _run(config: PipelineConfig, options: Namespace) -> int:
         table.add_row(f"rejected: {reason}", str(count), "")
     for stage, count in totals.failed.items():
         table.add_row(f"failed: {stage}", str(count), "")
-    console = Console()
+    console = Console(width=table_width())
     console.print(table)
     speed = f"; RTFx of the teacher {totals.rtfx:.1f}" if outcome.labelled else ""
     console.print(
@@ -217,7 +217,7 @@ def _parity(config: PipelineConfig, options: Namespace) -> int:
             f"{found.wer:.4f}",
             f"{found.wer_difference:+.4f}",
         )
-    Console().print(table)
+    Console(width=table_width()).print(table)
     return 0
 
 

@@ -318,7 +318,7 @@ class PipelineConfig:
     """The unit of work."""
     licences: list[str] | None = None
     """The only licences that may be used, for example [cc0-1.0, cc-by-4.0]; utterances with others
-    are rejected and counted. None allows all."""
+    are rejected and counted. Null allows all."""
     max_failed_fraction: float = 0.05
     """Poison budget: a run stops once more of the planned utterances than this have failed."""
     price_per_hour: float | None = None

@@ -5,12 +5,12 @@ import importlib.util
 import json
 import logging
 import os
-import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 from rich.console import Console
 from rich.table import Table
@@ -27,11 +27,11 @@ from distill.export.verification import (
     compare,
     listen,
 )
+from distill.quantization.packed import is_packed
 from distill.weight_files import weights_sha256
+from pipeline import table_width
 
 logger = logging.getLogger(__name__)
-
-_LOG_COLUMNS = 120
 
 _FORMATS: dict[str, tuple[ModuleType, Callable[[Source, Path], None]]] = {
     "hf": (hf, hf.write),
@@ -58,6 +58,8 @@ class Exported:
     """None where it was not compared."""
     compared_on: str | None
     """What the clips were of, as it was given."""
+    made_with: dict[str, Any]
+    """The settings that another call must have for this to stay."""
     smallest_share: float
     """Of clips with the source's text, for it to pass."""
 
@@ -68,7 +70,7 @@ class Exported:
 
 
 def export(config: ExportConfig) -> list[Exported]:
-    """Write the formats and compare each with its source.
+    """Write the formats and compare each with its source; those that an earlier call made stay.
 
     Raises:
         FileNotFoundError: the clips are not a finished dataset.
@@ -76,28 +78,18 @@ def export(config: ExportConfig) -> list[Exported]:
             format cannot hold the model, or an export writes other texts than its source.
     """
     output = Path(config.output)
-    for name in config.chosen:
+    found = _made_before(config, output)
+    for name in found:
+        logger.info("%s is there, and is not written again", output / name)
+    missing = [name for name in config.chosen if name not in found]
+    for name in missing:
         _check_installed(name)
-        if (output / name).exists():
-            raise ValueError(f"{output / name} exists; delete it, or name another output")
-    earlier = read_report(output)
-    if earlier and not is_of(earlier, config.model):
-        raise ValueError(
-            f"{output} holds exports of {earlier['model']}, not of {config.model} with the weights "
-            "that it has now; name another output, or delete this one"
-        )
-    clips = clips_of(config) if config.clips else []
-    source = load_source(config.model)
-    if "ct2-int8" in config.chosen:
-        source = dataclasses.replace(source, calibration=calibration_of(config))
-    output.mkdir(parents=True, exist_ok=True)
-    for name in config.chosen:
-        _write(source, output, name)
-        logger.info("%s is written", output / name)
-    heard = listen(source, clips, config.batch_size) if clips else None
-    found = [_verify(source, output, name, heard, config) for name in config.chosen]
-    _report(config, output, found)
-    failed = [each for each in found if not each.passed]
+    for each in _make(config, output, missing):
+        found[each.format] = each
+        _note(config, output, each)
+    formats = [found[name] for name in config.chosen]
+    _show(formats)
+    failed = [each for each in formats if not each.passed]
     if failed:
         reasons = "; ".join(
             f"{each.format} writes the source's text in {_share(each)} of clips, "
@@ -108,7 +100,41 @@ def export(config: ExportConfig) -> list[Exported]:
             f"{reasons}. The files are written, {output / REPORT} lists the clips; a lower "
             "--min_identical accepts them"
         )
+    return formats
+
+
+def _made_before(config: ExportConfig, output: Path) -> dict[str, Exported]:
+    """Return the formats that an earlier call wrote of this model with these settings.
+
+    Raises:
+        ValueError: a folder was written otherwise, or the output is of another model.
+    """
+    earlier = read_report(output)
+    known = {each["format"]: each for each in (earlier or {"formats": []})["formats"]}
+    found: dict[str, Exported] = {}
+    if earlier and not is_of(earlier, config.model):
+        raise ValueError(
+            f"{output} holds exports of {earlier['model']}, not of {config.model} with the weights "
+            "that it has now; name another output, or delete this one"
+        )
+    for name in config.chosen:
+        if not (output / name).exists():
+            continue
+        line = known.get(name, {})
+        if not line or line.get("made_with") != _made_with(config, name):
+            raise ValueError(f"{output / name} exists; delete it, or name another output")
+        agreement = Agreement(**line["agreement"]) if line["agreement"] else None
+        fields = {field.name: line[field.name] for field in dataclasses.fields(Exported)}
+        fields |= {"agreement": agreement, "smallest_share": config.smallest_share(name)}
+        found[name] = Exported(**fields)
     return found
+
+
+def _made_with(config: ExportConfig, name: str) -> dict[str, Any]:
+    """Return the settings that decide what a format holds, and what is known of it."""
+    settings = ("clips", "split", "max_clips", "language")
+    made_with = {setting: getattr(config, setting) for setting in settings if config.clips}
+    return made_with | ({"calibration": config.calibration} if name == "ct2-int8" else {})
 
 
 def _check_installed(name: str) -> None:
@@ -125,71 +151,85 @@ def _check_installed(name: str) -> None:
             )
 
 
-def _write(source: Source, output: Path, name: str) -> None:
-    """Write a format; its folder appears whole or not at all."""
-    with tempfile.TemporaryDirectory(dir=output, prefix=f".{name}.") as temporary:
-        folder = Path(temporary) / name
-        _FORMATS[name][1](source, folder)
-        for file in folder.iterdir():
-            file.chmod(0o644)  # safetensors writes for its owner only
-        os.replace(folder, output / name)  # noqa: PTH105
+def _make(config: ExportConfig, output: Path, names: list[str]) -> Iterator[Exported]:
+    """Write and compare formats one by one; the folder of each appears whole or not at all."""
+    if not names:
+        return
+    clips = clips_of(config) if config.clips else []
+    source = load_source(config.model)
+    if "ct2-int8" in names and not is_packed(config.model):
+        source = dataclasses.replace(source, calibration=calibration_of(config))
+    output.mkdir(parents=True, exist_ok=True)
+    heard = listen(source, clips, config.batch_size) if clips else None
+    for name in names:
+        with tempfile.TemporaryDirectory(dir=output, prefix=f".{name}.") as temporary:
+            folder = Path(temporary) / name
+            _FORMATS[name][1](source, folder)
+            for file in folder.iterdir():
+                file.chmod(0o644)  # safetensors writes for its owner only
+            agreement = _verify(source, folder, name, heard, config)
+            os.replace(folder, output / name)  # noqa: PTH105
+        logger.info("%s is written", output / name)
+        yield Exported(
+            format=name,
+            path=str(output / name),
+            size_bytes=sum(file.stat().st_size for file in (output / name).rglob("*")),
+            numbers=NUMBERS[name],
+            runtime=_FORMATS[name][0].RUNTIME,
+            agreement=agreement,
+            compared_on=config.clips if agreement else None,
+            made_with=_made_with(config, name),
+            smallest_share=config.smallest_share(name),
+        )
 
 
 def _verify(
-    source: Source, output: Path, name: str, heard: Heard | None, config: ExportConfig
-) -> Exported:
+    source: Source, folder: Path, name: str, heard: Heard | None, config: ExportConfig
+) -> Agreement | None:
     """Listen to a format where its runtime is installed."""
-    module, folder = _FORMATS[name][0], output / name
-    agreement = None
-    if heard is not None:
-        try:
-            hear = module.transcriber(folder, source)
-        except ImportError:
-            logger.warning(
-                "%s is not compared: %s is not installed; pip install %s",
-                folder, module.RUNTIME, module.RUNTIME,
-            )  # fmt: skip
-        else:
-            agreement = compare(heard, hear, config.batch_size)
-    return Exported(
-        format=name,
-        path=str(folder),
-        size_bytes=sum(file.stat().st_size for file in folder.rglob("*")),
-        numbers=NUMBERS[name],
-        runtime=module.RUNTIME,
-        agreement=agreement,
-        compared_on=config.clips if agreement else None,
-        smallest_share=config.smallest_share(name),
-    )
+    module = _FORMATS[name][0]
+    if heard is None:
+        return None
+    try:
+        hear = module.transcriber(folder, source)
+    except ImportError:
+        logger.warning(
+            "%s is not compared: %s is not installed; pip install %s",
+            name, module.RUNTIME, module.RUNTIME,
+        )  # fmt: skip
+        return None
+    return compare(heard, hear, config.batch_size)
 
 
-def _report(config: ExportConfig, output: Path, found: list[Exported]) -> None:
-    """Print a table, and write it for programs together with what earlier exports wrote."""
-    path = output / REPORT
+def _note(config: ExportConfig, output: Path, made: Exported) -> None:
+    """Write down for programs what a format is, beside what earlier ones are."""
     before = (read_report(output) or {"formats": []})["formats"]
-    names = {each.format for each in found}
-    formats = [each for each in before if each["format"] not in names]
-    formats += [dataclasses.asdict(each) | {"passed": each.passed} for each in found]
+    formats = [each for each in before if each["format"] != made.format]
+    formats.append(dataclasses.asdict(made) | {"passed": made.passed})
     values = {
         "model": config.model,
         "weights_sha256": weights_sha256(config.model),
         "formats": formats,
     }
-    path.write_text(json.dumps(values, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    text = json.dumps(values, indent=2, ensure_ascii=False) + "\n"
+    (output / REPORT).write_text(text, encoding="utf-8")
+
+
+def _show(formats: list[Exported]) -> None:
+    """Print a table."""
     table = Table(
         "format", "size", "numbers", "runtime", "clips", "identical text", "WER difference"
     )
     for column in (1, 4, 5, 6):
         table.columns[column].justify = "right"
-    for each in found:
+    for each in formats:
         same = each.agreement
         told = ("", "not compared", "") if same is None else (
             str(same.clips), _share(each), f"{same.wer_difference:+.4f}"
         )  # fmt: skip
         size = f"{each.size_bytes / 1e6:.2f} MB"
         table.add_row(each.format, size, each.numbers, each.runtime, *told)
-    # a log has no width that words would have to be cut for
-    Console(width=None if sys.stdout.isatty() else _LOG_COLUMNS).print(table)
+    Console(width=table_width()).print(table)
 
 
 def _share(each: Exported) -> str:

@@ -16,6 +16,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from pipeline import table_width
 from pipeline.corpora.utterance import RULE_STAGE
 from pipeline.filters import rejection
 from pipeline.labels import labels, read_run
@@ -244,7 +245,7 @@ def main(arguments: list[str] | None = None) -> int:
     except (FileNotFoundError, ValueError) as error:
         print(error, file=sys.stderr)
         return 1
-    Console().print(make_table(summary))
+    Console(width=table_width()).print(make_table(summary))
     return 0
 
 

@@ -19,6 +19,7 @@ from transformers import (
 from distill.__main__ import main
 from distill.config import InitConfig
 from distill.evaluate_data import EvaluationClip
+from distill.export import command, torchao
 from distill.export.config import FORMATS, ExportConfig
 from distill.export.source import Source, load_source
 from distill.export.verification import Heard, clips_of, compare
@@ -162,9 +163,37 @@ def test_nothing_unfinished_is_left_beside_the_formats(output: Path):
     assert {path.name for path in output.iterdir()} == {*HERE, "export.json"}
 
 
-def test_a_format_that_is_there_is_not_written_over(output: Path, capsys):
+def test_a_format_that_other_settings_made_is_not_written_over(output: Path, capsys):
     assert run("embedded", output, "--formats", "hf") == 1
     assert f"{output / 'hf'} exists; delete it" in capsys.readouterr().err
+
+
+def test_an_export_that_was_stopped_goes_on_with_what_is_missing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    options = ("--formats", "hf,torchao", "--clips", "null")
+
+    def stop(source: Source, folder: Path) -> None:
+        folder.mkdir()
+        raise KeyboardInterrupt
+
+    def half(source: Source, folder: Path) -> None:
+        folder.mkdir()
+        (folder / "model").write_text(source.name)
+
+    monkeypatch.setattr(command, "_check_installed", lambda name: None)
+    monkeypatch.setitem(command._FORMATS, "torchao", (torchao, stop))
+    assert run("embedded", tmp_path, *options) == 130
+    assert {path.name for path in tmp_path.iterdir()} == {"hf", "export.json"}
+    written = (tmp_path / "hf" / "model.safetensors").stat()
+    monkeypatch.setitem(command._FORMATS, "torchao", (torchao, half))
+    assert run("embedded", tmp_path, *options) == 0
+    assert (tmp_path / "hf" / "model.safetensors").stat().st_mtime_ns == written.st_mtime_ns
+    assert [each["format"] for each in report(tmp_path)["formats"]] == ["hf", "torchao"]
+    loaded: list[str] = []
+    monkeypatch.setattr(command, "load_source", loaded.append)
+    assert run("embedded", tmp_path, *options) == 0
+    assert not loaded, "nothing was missing"
 
 
 def test_another_format_joins_the_report(teacher_folder: Path, tmp_path: Path):
