@@ -56,6 +56,8 @@ class EncoderMemory:
             return self._kept[key]
         self.misses += 1
         sound = encode(encoder, features)
+        if dtype:  # the last norm is in float32; attention to it begins by rounding, kept or not
+            sound = sound.to(dtype)
         if self.num_bytes + sound.nbytes <= self.kept_bytes:
             self._kept[key] = sound
             self.num_bytes += sound.nbytes

@@ -24,7 +24,11 @@ logger = logging.getLogger(__name__)
 
 
 def train_all(arms: list[Arm], config: StudyConfig) -> None:
-    """Make every student that is not there; those of a seed are given the same batches."""
+    """Make every student that is not there; those of a seed are given the same batches.
+
+    All listen with the teacher's encoder, so what one has heard the others know, whichever labels
+    and share of the clips they are given.
+    """
     memory = EncoderMemory()
     for seed in config.seeds:
         if memory.is_full:  # perhaps with windows that another seed will not see
@@ -32,9 +36,7 @@ def train_all(arms: list[Arm], config: StudyConfig) -> None:
         for arm in arms:
             if arm.trained or seed == config.seeds[0]:
                 logger.info("%s, seed %d", arm.name, seed)
-                # other clips would take up the memory's room and never come again
-                same_clips = arm.config.data == config.data
-                make_student_of(arm, config, seed, memory if same_clips else None)
+                make_student_of(arm, config, seed, memory)
 
 
 def make_student_of(

@@ -27,6 +27,25 @@ def test_a_clip_is_encoded_once_whatever_shares_its_batch(teacher: Whisper, feat
 
 
 @torch.no_grad()
+def test_under_autocast_half_the_room_keeps_what_the_decoder_reads(
+    teacher: Whisper, features: torch.Tensor
+):
+    memory, model = EncoderMemory(), teacher.model
+    words = torch.tensor([[1, 2, 3]] * len(features))
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        sound = torch.cat([encode(model.encoder, row) for row in features.split(1)])
+        kept = memory(model.encoder, features)
+        read = [
+            model.decoder(words, encoder_hidden_states=each, use_cache=False).last_hidden_state
+            for each in (sound, kept, memory(model.encoder, features))
+        ]
+    assert sound.dtype == torch.float32
+    assert memory.num_bytes == kept.nbytes == sound.nbytes // 2
+    assert torch.equal(read[0], read[1])
+    assert torch.equal(read[1], read[2])
+
+
+@torch.no_grad()
 def test_a_clip_in_a_longer_window_is_another(teacher: Whisper, features: torch.Tensor):
     memory = EncoderMemory()
     memory(teacher.model.encoder, features[:1, :, :100])
