@@ -84,9 +84,10 @@ def export(config: ExportConfig) -> list[Exported]:
     missing = [name for name in config.chosen if name not in found]
     for name in missing:
         _check_installed(name)
+    _note(config, output, found)  # as passed, where less is asked for now
     for each in _make(config, output, missing):
         found[each.format] = each
-        _note(config, output, each)
+        _note(config, output, found)
     formats = [found[name] for name in config.chosen]
     _show(formats)
     failed = [each for each in formats if not each.passed]
@@ -201,11 +202,13 @@ def _verify(
     return compare(heard, hear, config.batch_size)
 
 
-def _note(config: ExportConfig, output: Path, made: Exported) -> None:
-    """Write down for programs what a format is, beside what earlier ones are."""
+def _note(config: ExportConfig, output: Path, found: dict[str, Exported]) -> None:
+    """Write down for programs what formats are, beside those that were not asked for."""
+    if not found:
+        return
     before = (read_report(output) or {"formats": []})["formats"]
-    formats = [each for each in before if each["format"] != made.format]
-    formats.append(dataclasses.asdict(made) | {"passed": made.passed})
+    formats = [each for each in before if each["format"] not in found]
+    formats += [dataclasses.asdict(each) | {"passed": each.passed} for each in found.values()]
     values = {
         "model": config.model,
         "weights_sha256": weights_sha256(config.model),

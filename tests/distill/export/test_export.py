@@ -196,6 +196,19 @@ def test_an_export_that_was_stopped_goes_on_with_what_is_missing(
     assert not loaded, "nothing was missing"
 
 
+def test_a_lower_bar_accepts_what_is_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys):
+    options = ("--formats", "hf", "--max_clips", 2)
+    assert run("embedded", tmp_path, *options) == 0
+    noted = report(tmp_path)
+    noted["formats"][0]["agreement"]["identical"] = 0.5
+    (tmp_path / "export.json").write_text(json.dumps(noted))
+    assert run("embedded", tmp_path, *options) == 1
+    assert "a lower --min_identical accepts them" in capsys.readouterr().err
+    assert not report(tmp_path)["formats"][0]["passed"]
+    assert run("embedded", tmp_path, *options, "--min_identical", 0.5) == 0
+    assert report(tmp_path)["formats"][0]["passed"]
+
+
 def test_another_format_joins_the_report(teacher_folder: Path, tmp_path: Path):
     for name in ("hf", "onnx"):
         if name in HERE:
