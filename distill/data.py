@@ -1,9 +1,9 @@
 """Clips from shards to batches: an endless stream in explicit epochs.
 
 Every epoch shows each clip once, or as often as its folder's weight says, in an order drawn from
-(seed, epoch); what is random about a clip is drawn from (seed, epoch, copy, clip id), so it does
-not depend on how many processes read. Clips of similar length share a batch, and a batch is
-measured in seconds of window, not in clips.
+(seed, epoch), out of several shards at a time; what is random about a clip is drawn from (seed,
+epoch, copy, clip id), so it does not depend on how many processes read. Clips of similar length
+share a batch, and a batch is measured in seconds of window, not in clips.
 """
 
 import itertools
@@ -32,6 +32,9 @@ logger = logging.getLogger(__name__)
 
 POOL_BATCHES = 24
 """Batches' worth of clips that are sorted by length together."""
+OPEN_SHARDS = 8
+"""Shards that are read side by side: one alone is often of one corpus and a few speakers, and a
+training would follow it for as long as it lasts."""
 WINDOW_STEP_SECONDS = 0.5
 """Short windows are multiples of this, so that few tensor shapes occur."""
 WINDOW_MARGIN_SECONDS = 0.3
@@ -147,18 +150,32 @@ class BatchStream(IterableDataset[Batch]):
             yield from itertools.islice(self._read(passes, epoch), part, None, parts)
 
     def _read(self, passes: list[ShardPass], epoch: int) -> Iterator[tuple[str, Sample, bytes]]:
-        for reading in passes:
-            labels = read_labels(reading.labels) if reading.labels else None
-            for sample, flac in read_shard(reading.path):
-                if labels is not None:
-                    if sample.id not in labels:
-                        continue
-                    sample = with_label(sample, labels[sample.id])
-                if not passes_filter(sample, self.config.filter):
+        """Read shards side by side, the next clip from any of those that are open."""
+        rng = random.Random(f"{self.seed}-{epoch}-open")
+        waiting = iter(passes)
+        opened = [self._read_pass(each, epoch) for each in itertools.islice(waiting, OPEN_SHARDS)]
+        while opened:
+            place = rng.randrange(len(opened))
+            found = next(opened[place], None)
+            if found is not None:
+                yield found
+            elif (following := next(waiting, None)) is not None:
+                opened[place] = self._read_pass(following, epoch)
+            else:
+                del opened[place]
+
+    def _read_pass(self, reading: ShardPass, epoch: int) -> Iterator[tuple[str, Sample, bytes]]:
+        labels = read_labels(reading.labels) if reading.labels else None
+        for sample, flac in read_shard(reading.path):
+            if labels is not None:
+                if sample.id not in labels:
                     continue
-                key = clip_key(self.seed, epoch, reading.copy, sample.id)
-                if reading.share == 1 or random.Random(f"{key}-share").random() < reading.share:
-                    yield key, sample, flac
+                sample = with_label(sample, labels[sample.id])
+            if not passes_filter(sample, self.config.filter):
+                continue
+            key = clip_key(self.seed, epoch, reading.copy, sample.id)
+            if reading.share == 1 or random.Random(f"{key}-share").random() < reading.share:
+                yield key, sample, flac
 
     def _clip(self, key: str, sample: Sample, flac: bytes, stage: Stage) -> Clip | None:
         """Draw what is random about a clip, or return None where it cannot take part."""

@@ -20,7 +20,7 @@ from transformers import WhisperProcessor
 from distill.data import Batch, BatchStream, Clip, length_batches, pad_targets, stage_at
 from distill.data_config import AugmentConfig, DataConfig, ReadFilterConfig, Stage
 from distill.losses import IGNORED
-from distill.shards import LocalShard, passes_filter, read_shard, shard_paths
+from distill.shards import LocalShard, ShardPass, passes_filter, read_shard, shard_paths
 from distill.targets import Target
 from pipeline.schema import Sample, SidecarLabel, read_index, sidecar_path, to_json
 from tests.distill.material import TEXTS, make_audio, make_clips, make_sample, write_dataset
@@ -73,6 +73,27 @@ ALL_ONCE = Counter(range(len(TEXTS)))
 def test_every_clip_comes_once_in_every_epoch(stream, num_workers: int):
     found = epochs(batches(stream(), num_workers), 3)
     assert found == {0: ALL_ONCE, 1: ALL_ONCE, 2: ALL_ONCE}
+
+
+def test_a_batch_does_not_follow_one_shard_for_as_long_as_it_lasts(
+    stream, monkeypatch: pytest.MonkeyPatch
+):
+    """A shard is often of one corpus and a few speakers."""
+
+    def read(name: str) -> Iterator[tuple[Sample, bytes]]:
+        return ((make_sample(id=f"{name}-{n}"), b"") for n in range(60))
+
+    monkeypatch.setattr("distill.data.read_shard", read)
+    reading = stream()
+    reading.passes = [ShardPass(path=str(shard)) for shard in range(20)]  # pyright: ignore[reportArgumentType]
+    order = [sample.id for _, sample, _ in reading._epoch_samples(0, 0, 1)]
+    assert sorted(order) == sorted(f"{shard}-{n}" for shard in range(20) for n in range(60))
+    for start in range(0, 900, 60):
+        shards = Counter(clip.split("-")[0] for clip in order[start : start + 60])
+        assert len(shards) >= 6
+        assert max(shards.values()) <= 30, start
+    assert order == [sample.id for _, sample, _ in reading._epoch_samples(0, 0, 1)]
+    assert order != [sample.id for _, sample, _ in reading._epoch_samples(1, 0, 1)]
 
 
 @pytest.mark.parametrize("num_ranks", [2, 3])
