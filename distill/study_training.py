@@ -1,7 +1,7 @@
 """The students of a study: each is trained once, and where an interrupted study stood it goes on.
 
 Students of one seed that learn from the same clips are given the same batches in the same order;
-what their frozen encoder hears is kept from one student to the next.
+what a frozen encoder hears is kept from one student to the next.
 """
 
 import dataclasses
@@ -26,8 +26,8 @@ logger = logging.getLogger(__name__)
 def train_all(arms: list[Arm], config: StudyConfig) -> None:
     """Make every student that is not there; those of a seed are given the same batches.
 
-    All listen with the teacher's encoder, so what one has heard the others know, whichever labels
-    and share of the clips they are given.
+    Those that listen with the same encoder share what they heard, whichever labels and share of
+    the clips they are given.
     """
     memory = EncoderMemory()
     for seed in config.seeds:

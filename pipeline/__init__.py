@@ -30,7 +30,8 @@ _EXTRAS = {
 
 def table_width() -> int | None:
     """Return the columns of a table on standard output: None asks the terminal; a log has none."""
-    return None if sys.stdout.isatty() or "COLUMNS" in os.environ else _LOG_COLUMNS
+    wanted = os.environ.get("COLUMNS", "").isdigit()
+    return None if sys.stdout.isatty() or wanted else _LOG_COLUMNS
 
 
 def how_to_install(error: ModuleNotFoundError, extra: str) -> str:

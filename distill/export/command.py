@@ -29,7 +29,7 @@ from distill.export.verification import (
 )
 from distill.quantization.packed import is_packed
 from distill.weight_files import weights_sha256
-from pipeline import table_width
+from pipeline import __version__, table_width
 
 logger = logging.getLogger(__name__)
 
@@ -41,6 +41,8 @@ _FORMATS: dict[str, tuple[ModuleType, Callable[[Source, Path], None]]] = {
     "ggml": (ggml, ggml.write),
     "torchao": (torchao, torchao.write),
 }
+
+_NOT_COMPARED: dict[str, Any] = {"agreement": None, "compared_on": None, "compared_with": {}}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,6 +60,8 @@ class Exported:
     """None where it was not compared."""
     compared_on: str | None
     """What the clips were of, as it was given."""
+    compared_with: dict[str, Any]
+    """Which clips they were; others are listened to where another call names them."""
     made_with: dict[str, Any]
     """The settings that another call must have for this to stay."""
     smallest_share: float
@@ -78,16 +82,17 @@ def export(config: ExportConfig) -> list[Exported]:
             format cannot hold the model, or an export writes other texts than its source.
     """
     output = Path(config.output)
-    found = _made_before(config, output)
+    weights = weights_sha256(config.model)
+    found = _made_before(config, output, weights)
     for name in found:
         logger.info("%s is there, and is not written again", output / name)
     missing = [name for name in config.chosen if name not in found]
     for name in missing:
         _check_installed(name)
-    _note(config, output, found)  # as passed, where less is asked for now
-    for each in _make(config, output, missing):
+    _note(config, output, weights, found)  # as passed, where less is asked for now
+    for each in _make(config, output, found, missing):
         found[each.format] = each
-        _note(config, output, found)
+        _note(config, output, weights, found)
     formats = [found[name] for name in config.chosen]
     _show(formats)
     failed = [each for each in formats if not each.passed]
@@ -104,8 +109,8 @@ def export(config: ExportConfig) -> list[Exported]:
     return formats
 
 
-def _made_before(config: ExportConfig, output: Path) -> dict[str, Exported]:
-    """Return the formats that an earlier call wrote of this model with these settings.
+def _made_before(config: ExportConfig, output: Path, weights: str | None) -> dict[str, Exported]:
+    """Return the formats that an earlier call wrote of these weights with these settings.
 
     Raises:
         ValueError: a folder was written otherwise, or the output is of another model.
@@ -122,20 +127,27 @@ def _made_before(config: ExportConfig, output: Path) -> dict[str, Exported]:
         if not (output / name).exists():
             continue
         line = known.get(name, {})
-        if not line or line.get("made_with") != _made_with(config, name):
+        # a name on the Hub may stand for other weights by now
+        if weights is None or line.get("made_with") != _made_with(config, name):
             raise ValueError(f"{output / name} exists; delete it, or name another output")
-        agreement = Agreement(**line["agreement"]) if line["agreement"] else None
-        fields = {field.name: line[field.name] for field in dataclasses.fields(Exported)}
-        fields |= {"agreement": agreement, "smallest_share": config.smallest_share(name)}
-        found[name] = Exported(**fields)
+        values = {field.name: line[field.name] for field in dataclasses.fields(Exported)}
+        values["smallest_share"] = config.smallest_share(name)
+        if line["agreement"]:
+            values["agreement"] = Agreement(**line["agreement"])
+        if config.clips and line["compared_with"] != _clip_settings(config):
+            values |= _NOT_COMPARED
+        found[name] = Exported(**values)
     return found
 
 
 def _made_with(config: ExportConfig, name: str) -> dict[str, Any]:
-    """Return the settings that decide what a format holds, and what is known of it."""
-    settings = ("clips", "split", "max_clips", "language")
-    made_with = {setting: getattr(config, setting) for setting in settings if config.clips}
-    return made_with | ({"calibration": config.calibration} if name == "ct2-int8" else {})
+    """Return what decides, beside the weights, what a format holds."""
+    calibration = {"calibration": config.calibration} if name == "ct2-int8" else {}
+    return {"version": __version__} | calibration
+
+
+def _clip_settings(config: ExportConfig) -> dict[str, Any]:
+    return {name: getattr(config, name) for name in ("clips", "split", "max_clips", "language")}
 
 
 def _check_installed(name: str) -> None:
@@ -152,70 +164,81 @@ def _check_installed(name: str) -> None:
             )
 
 
-def _make(config: ExportConfig, output: Path, names: list[str]) -> Iterator[Exported]:
-    """Write and compare formats one by one; the folder of each appears whole or not at all."""
-    if not names:
+def _make(
+    config: ExportConfig, output: Path, found: dict[str, Exported], missing: list[str]
+) -> Iterator[Exported]:
+    """Write what is missing, then compare what was not compared; yields what is new of a format."""
+    unheard = [name for name, each in found.items() if config.clips and each.agreement is None]
+    if not missing and not unheard:
         return
     clips = clips_of(config) if config.clips else []
     source = load_source(config.model)
-    if "ct2-int8" in names and not is_packed(config.model):
+    if "ct2-int8" in missing and not is_packed(config.model):
         source = dataclasses.replace(source, calibration=calibration_of(config))
     output.mkdir(parents=True, exist_ok=True)
-    heard = listen(source, clips, config.batch_size) if clips else None
-    for name in names:
-        with tempfile.TemporaryDirectory(dir=output, prefix=f".{name}.") as temporary:
-            folder = Path(temporary) / name
-            _FORMATS[name][1](source, folder)
-            for file in folder.iterdir():
-                file.chmod(0o644)  # safetensors writes for its owner only
-            agreement = _verify(source, folder, name, heard, config)
-            os.replace(folder, output / name)  # noqa: PTH105
-        logger.info("%s is written", output / name)
-        yield Exported(
-            format=name,
-            path=str(output / name),
-            size_bytes=sum(file.stat().st_size for file in (output / name).rglob("*")),
-            numbers=NUMBERS[name],
-            runtime=_FORMATS[name][0].RUNTIME,
-            agreement=agreement,
-            compared_on=config.clips if agreement else None,
-            made_with=_made_with(config, name),
-            smallest_share=config.smallest_share(name),
-        )
+    written = {name: found[name] for name in unheard}
+    for name in missing:
+        written[name] = _write(source, output, name, config)
+        yield written[name]
+    if clips:
+        heard = listen(source, clips, config.batch_size)
+        for each in written.values():
+            yield _compared(each, source, heard, config)
 
 
-def _verify(
-    source: Source, folder: Path, name: str, heard: Heard | None, config: ExportConfig
-) -> Agreement | None:
+def _write(source: Source, output: Path, name: str, config: ExportConfig) -> Exported:
+    """Write a format; its folder appears whole or not at all."""
+    with tempfile.TemporaryDirectory(dir=output, prefix=f".{name}.") as temporary:
+        folder = Path(temporary) / name
+        _FORMATS[name][1](source, folder)
+        for file in folder.iterdir():
+            file.chmod(0o644)  # safetensors writes for its owner only
+        os.replace(folder, output / name)  # noqa: PTH105
+    logger.info("%s is written", output / name)
+    return Exported(
+        format=name,
+        path=str(output / name),
+        size_bytes=sum(file.stat().st_size for file in (output / name).rglob("*")),
+        numbers=NUMBERS[name],
+        runtime=_FORMATS[name][0].RUNTIME,
+        made_with=_made_with(config, name),
+        smallest_share=config.smallest_share(name),
+        **_NOT_COMPARED,
+    )
+
+
+def _compared(made: Exported, source: Source, heard: Heard, config: ExportConfig) -> Exported:
     """Listen to a format where its runtime is installed."""
-    module = _FORMATS[name][0]
-    if heard is None:
-        return None
+    module = _FORMATS[made.format][0]
     try:
-        hear = module.transcriber(folder, source)
+        hear = module.transcriber(Path(made.path), source)
     except ImportError:
         logger.warning(
             "%s is not compared: %s is not installed; pip install %s",
-            name, module.RUNTIME, module.RUNTIME,
+            made.path, module.RUNTIME, module.RUNTIME,
         )  # fmt: skip
-        return None
-    return compare(heard, hear, config.batch_size)
+        return made
+    return dataclasses.replace(
+        made,
+        agreement=compare(heard, hear, config.batch_size),
+        compared_on=config.clips,
+        compared_with=_clip_settings(config),
+    )
 
 
-def _note(config: ExportConfig, output: Path, found: dict[str, Exported]) -> None:
+def _note(
+    config: ExportConfig, output: Path, weights: str | None, found: dict[str, Exported]
+) -> None:
     """Write down for programs what formats are, beside those that were not asked for."""
     if not found:
         return
     before = (read_report(output) or {"formats": []})["formats"]
     formats = [each for each in before if each["format"] not in found]
     formats += [dataclasses.asdict(each) | {"passed": each.passed} for each in found.values()]
-    values = {
-        "model": config.model,
-        "weights_sha256": weights_sha256(config.model),
-        "formats": formats,
-    }
-    text = json.dumps(values, indent=2, ensure_ascii=False) + "\n"
-    (output / REPORT).write_text(text, encoding="utf-8")
+    values = {"model": config.model, "weights_sha256": weights, "formats": formats}
+    temporary = output / f"{REPORT}.tmp"
+    temporary.write_text(json.dumps(values, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    temporary.replace(output / REPORT)
 
 
 def _show(formats: list[Exported]) -> None:

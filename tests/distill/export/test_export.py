@@ -163,9 +163,44 @@ def test_nothing_unfinished_is_left_beside_the_formats(output: Path):
     assert {path.name for path in output.iterdir()} == {*HERE, "export.json"}
 
 
-def test_a_format_that_other_settings_made_is_not_written_over(output: Path, capsys):
-    assert run("embedded", output, "--formats", "hf") == 1
-    assert f"{output / 'hf'} exists; delete it" in capsys.readouterr().err
+def test_a_folder_that_no_call_listed_or_other_settings_made_is_not_written_over(
+    teacher_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys
+):
+    (tmp_path / "hf").mkdir()
+    options = ("--formats", "hf", "--clips", "null")
+    assert run(teacher_folder, tmp_path, *options) == 1
+    assert f"{tmp_path / 'hf'} exists; delete it" in capsys.readouterr().err
+    assert not list((tmp_path / "hf").iterdir())
+    assert run(teacher_folder, tmp_path / "o", *options) == 0
+    monkeypatch.setattr(command, "__version__", "another")
+    assert run(teacher_folder, tmp_path / "o", *options) == 1
+    assert f"{tmp_path / 'o' / 'hf'} exists; delete it" in capsys.readouterr().err
+
+
+def test_what_a_name_on_the_hub_stands_for_is_not_taken_for_what_it_was(
+    teacher_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys
+):
+    monkeypatch.setattr(command, "weights_sha256", lambda model: None)
+    options = ("--formats", "hf", "--clips", "null")
+    assert run(teacher_folder, tmp_path, *options) == 0
+    assert run(teacher_folder, tmp_path, *options) == 1
+    assert f"{tmp_path / 'hf'} exists; delete it" in capsys.readouterr().err
+
+
+def test_what_was_not_compared_is_compared_by_a_later_call_and_other_clips_are_heard(
+    tmp_path: Path,
+):
+    assert run("embedded", tmp_path, "--formats", "hf", "--clips", "null") == 0
+    written = (tmp_path / "hf" / "model.safetensors").stat().st_mtime_ns
+    assert report(tmp_path)["formats"][0]["agreement"] is None
+    for clips in (2, 3):
+        assert run("embedded", tmp_path, "--formats", "hf", "--max_clips", clips) == 0
+        (noted,) = report(tmp_path)["formats"]
+        assert noted["agreement"]["clips"] == clips
+        assert noted["compared_on"] == "embedded"
+    assert run("embedded", tmp_path, "--formats", "hf", "--clips", "null") == 0
+    assert report(tmp_path)["formats"] == [noted], "less was asked for, and nothing is forgotten"
+    assert (tmp_path / "hf" / "model.safetensors").stat().st_mtime_ns == written
 
 
 def test_an_export_that_was_stopped_goes_on_with_what_is_missing(
