@@ -15,6 +15,7 @@ from distill.export.config import NUMBERS
 from distill.export.report import is_of, read_report
 from distill.quantization.packed import FILE_NAME as PACKED
 from distill.quantization.sizes import inspect, number_format
+from distill.weight_files import weights_sha256
 
 logger = logging.getLogger(__name__)
 
@@ -143,7 +144,7 @@ def _belongs(variant: Variant, student: Path) -> bool:
     except ValueError as error:
         logger.warning("%s", error)
         report = None
-    if report and is_of(report, student):
+    if report and is_of(report, student, weights_sha256(str(student))):
         compared = [each for each in report["formats"] if each.get("agreement")]
         if variant.folder.name in {each["format"] for each in compared if each["passed"]}:
             return True

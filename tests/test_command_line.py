@@ -174,3 +174,16 @@ def test_modules_of_optional_parts_name_their_own_extra():
 def test_a_missing_module_of_this_project_is_a_defect_and_not_advice():
     with pytest.raises(ModuleNotFoundError):
         pipeline.how_to_install(ModuleNotFoundError("no", name="distill.losses"), "distill")
+
+
+@pytest.mark.parametrize(("columns", "width"), [(None, 120), ("", 120), ("90", None)])
+def test_tables_in_a_log_are_wider_than_the_80_columns_that_nobody_asked_for(
+    monkeypatch: pytest.MonkeyPatch, columns: str | None, width: int | None
+):
+    monkeypatch.delenv("COLUMNS", raising=False)
+    if columns is not None:
+        monkeypatch.setenv("COLUMNS", columns)
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: False)
+    assert pipeline.table_width() == width
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    assert pipeline.table_width() is None

@@ -7,7 +7,7 @@ import logging
 import os
 import tempfile
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -42,8 +42,6 @@ _FORMATS: dict[str, tuple[ModuleType, Callable[[Source, Path], None]]] = {
     "torchao": (torchao, torchao.write),
 }
 
-_NOT_COMPARED: dict[str, Any] = {"agreement": None, "compared_on": None, "compared_with": {}}
-
 
 @dataclass(frozen=True, kw_only=True)
 class Exported:
@@ -56,12 +54,10 @@ class Exported:
     """What the large matrices are stored in."""
     runtime: str
     """What it was listened to with, or would have been."""
-    agreement: Agreement | None
+    agreement: Agreement | None = None
     """None where it was not compared."""
-    compared_on: str | None
-    """What the clips were of, as it was given."""
-    compared_with: dict[str, Any]
-    """Which clips they were; others are listened to where another call names them."""
+    compared_with: dict[str, Any] = field(default_factory=dict)
+    """Which clips were heard; others are listened to where another call names them."""
     made_with: dict[str, Any]
     """The settings that another call must have for this to stay."""
     smallest_share: float
@@ -118,7 +114,7 @@ def _made_before(config: ExportConfig, output: Path, weights: str | None) -> dic
     earlier = read_report(output)
     known = {each["format"]: each for each in (earlier or {"formats": []})["formats"]}
     found: dict[str, Exported] = {}
-    if earlier and not is_of(earlier, config.model):
+    if earlier and not is_of(earlier, config.model, weights):
         raise ValueError(
             f"{output} holds exports of {earlier['model']}, not of {config.model} with the weights "
             "that it has now; name another output, or delete this one"
@@ -130,13 +126,12 @@ def _made_before(config: ExportConfig, output: Path, weights: str | None) -> dic
         # a name on the Hub may stand for other weights by now
         if weights is None or line.get("made_with") != _made_with(config, name):
             raise ValueError(f"{output / name} exists; delete it, or name another output")
-        values = {field.name: line[field.name] for field in dataclasses.fields(Exported)}
+        values = {each.name: line[each.name] for each in dataclasses.fields(Exported)}
         values["smallest_share"] = config.smallest_share(name)
-        if line["agreement"]:
-            values["agreement"] = Agreement(**line["agreement"])
-        if config.clips and line["compared_with"] != _clip_settings(config):
-            values |= _NOT_COMPARED
-        found[name] = Exported(**values)
+        values["agreement"] = Agreement(**line["agreement"]) if line["agreement"] else None
+        found[name] = made = Exported(**values)
+        if config.clips and made.compared_with != _clip_settings(config):
+            found[name] = dataclasses.replace(made, agreement=None, compared_with={})
     return found
 
 
@@ -203,7 +198,6 @@ def _write(source: Source, output: Path, name: str, config: ExportConfig) -> Exp
         runtime=_FORMATS[name][0].RUNTIME,
         made_with=_made_with(config, name),
         smallest_share=config.smallest_share(name),
-        **_NOT_COMPARED,
     )
 
 
@@ -221,7 +215,6 @@ def _compared(made: Exported, source: Source, heard: Heard, config: ExportConfig
     return dataclasses.replace(
         made,
         agreement=compare(heard, hear, config.batch_size),
-        compared_on=config.clips,
         compared_with=_clip_settings(config),
     )
 

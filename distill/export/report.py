@@ -4,8 +4,6 @@ import json
 from pathlib import Path
 from typing import Any
 
-from distill.weight_files import weights_sha256
-
 REPORT = "export.json"
 
 
@@ -34,9 +32,9 @@ def read_report(folder: Path) -> dict[str, Any] | None:
     return found
 
 
-def is_of(report: dict[str, Any], model: str | Path) -> bool:
-    """Tell whether exports are of a model as it is now: by its weights, or else by its name."""
-    known, weights = report.get("weights_sha256"), weights_sha256(str(model))
+def is_of(report: dict[str, Any], model: str | Path, weights: str | None) -> bool:
+    """Tell whether exports are of a model as it is now: by its weights' hash, or else its name."""
+    known = report.get("weights_sha256")
     if known is None or weights is None:
         return Path(report["model"]).resolve() == Path(model).resolve()
     return known == weights

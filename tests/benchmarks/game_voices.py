@@ -18,10 +18,9 @@ from pathlib import Path
 from typing import Any
 
 import av
-import yaml
 from av.error import FFmpegError
 
-from tests.benchmarks.real_speech import corpus, labelling, write_manifest
+from tests.benchmarks.real_speech import corpus, prepare
 from tests.benchmarks.unheard_voice import fetch
 from tests.shared_data import ABSENT, TEACHER
 
@@ -108,13 +107,8 @@ def main() -> None:
         raise SystemExit(ABSENT)
     root = fetch(output / "debian", PACKAGES) / "share" / "scummvm"
     rows = list(utterances(root, output / "lines"))
-    manifest = output / "manifest.jsonl"
-    write_manifest(manifest, rows)
-    voices = corpus("games", manifest, "other", "train") | {"references": False}
-    config = labelling(output, [voices], filter={"min_avg_logprob": -1.0})
-    (output / "run.yaml").write_text(yaml.safe_dump(config, sort_keys=False))
-    hours = sum(row["duration"] for row in rows) / 3600
-    print(f"{len(rows)} lines, {hours:.1f} h; `whisper-pipeline run` labels them: run.yaml")
+    voices = corpus("games", output / "manifest.jsonl", "other", "train") | {"references": False}
+    prepare(output, rows, voices, filter={"min_avg_logprob": -1.0})
 
 
 if __name__ == "__main__":

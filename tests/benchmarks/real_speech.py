@@ -85,6 +85,17 @@ def labelling(output: Path, corpora: list[dict[str, Any]], **options: Any) -> di
     } | options
 
 
+def prepare(
+    output: Path, rows: list[dict[str, Any]], voices: dict[str, Any], **options: Any
+) -> None:
+    """Write the manifest of a corpus and the configuration that labels it; say what comes next."""
+    write_manifest(Path(voices["path"]), rows)
+    config, path = labelling(output, [voices], **options), output / "run.yaml"
+    path.write_text(yaml.safe_dump(config, sort_keys=False))
+    hours = sum(row["duration"] for row in rows) / 3600
+    print(f"{len(rows)} utterances, {hours:.1f} h; next: whisper-pipeline run --config {path}")
+
+
 def studying(output: Path, arguments: argparse.Namespace) -> dict[str, Any]:
     """Configure `whisper-distill study`."""
     shards = [str(output / "data")]

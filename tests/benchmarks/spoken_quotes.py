@@ -6,7 +6,7 @@
 Sentences out of Debian's collection of quotations (fortunes), each read once by one of flite's four
 voices, which were made of people's (slt, rms, awb, and kal16), at one of four paces. What actors
 say in games (`tests.benchmarks.game_voices`) is many voices and few words; these are few voices and
-many words. `apt-get download` fetches both packages, nothing is installed. The labels are the
+many words. `apt-get download` fetches the packages, nothing is installed. The labels are the
 teacher's, as for speech that nobody wrote down.
 """
 
@@ -21,16 +21,15 @@ from pathlib import Path
 from typing import Any
 
 import soundfile
-import yaml
 
-from tests.benchmarks.real_speech import corpus, labelling, write_manifest
+from tests.benchmarks.real_speech import corpus, prepare
 from tests.benchmarks.unheard_voice import fetch
 from tests.shared_data import ABSENT, TEACHER
 
 PACKAGES = ("flite", "libflite1", "fortunes", "fortunes-min")
 VOICES = ("kal16", "awb", "rms", "slt")
 SPOKEN = re.compile(r"[A-Za-z ,.'?!;:-]+")
-"""What a voice reads as it is written: no figures, abbreviations of signs or verse in columns."""
+"""What a voice reads as it is written: no figures and no signs."""
 MIN_WORDS, MAX_WORDS = 4, 30
 PACES = (0.85, 0.95, 1.05, 1.15)
 MAX_SECONDS = 14.0
@@ -53,7 +52,7 @@ def sentences(root: Path) -> list[str]:
 
 def speak(root: Path, folder: Path, number: int, sentence: str) -> dict[str, Any]:
     """Have one sentence read; return its line of the manifest."""
-    voice, pace = VOICES[number % 4], PACES[number // 4 % 4]
+    voice, pace = VOICES[number % len(VOICES)], PACES[number // len(VOICES) % len(PACES)]
     path = (folder / f"{number:05d}.wav").resolve()
     libraries = next((root / "lib").glob("*-linux-gnu*"))
     command = [root / "bin" / "flite", "-voice", voice, "--setf", f"duration_stretch={pace}",
@@ -91,13 +90,8 @@ def main() -> None:
     output = arguments.output
     root = fetch(output / "debian", PACKAGES)
     rows = list(utterances(root, output / "lines", arguments.hours))
-    manifest = output / "manifest.jsonl"
-    write_manifest(manifest, rows)
-    voices = corpus("quotes", manifest, "other", "train") | {"references": False}
-    config = labelling(output, [voices], filter={"min_avg_logprob": -1.0})
-    (output / "run.yaml").write_text(yaml.safe_dump(config, sort_keys=False))
-    hours = sum(row["duration"] for row in rows) / 3600
-    print(f"{len(rows)} lines, {hours:.1f} h; `whisper-pipeline run` labels them: run.yaml")
+    voices = corpus("quotes", output / "manifest.jsonl", "other", "train") | {"references": False}
+    prepare(output, rows, voices, filter={"min_avg_logprob": -1.0})
 
 
 if __name__ == "__main__":

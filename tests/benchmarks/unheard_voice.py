@@ -22,10 +22,9 @@ from typing import Any
 import av
 import numpy as np
 import soundfile
-import yaml
 
 from pipeline.audio import SAMPLE_RATE
-from tests.benchmarks.real_speech import corpus, labelling, write_manifest
+from tests.benchmarks.real_speech import corpus, prepare
 from tests.shared_data import ABSENT, TEACHER
 
 PACKAGES = ("asterisk-core-sounds-en", "asterisk-core-sounds-en-g722", "pocketsphinx-testdata")
@@ -92,12 +91,8 @@ def main() -> None:
     root = fetch(output / "debian")
     rows = [*prompts(root, output / "wav"), *read_aloud(root)]
     rows = [r for r in rows if r["duration"] <= MAX_SECONDS and len(r["text"].split()) >= 3]
-    manifest = output / "manifest.jsonl"
-    write_manifest(manifest, rows)
-    voice = corpus("prompts", manifest, "cc-by-sa-3.0", "test")
-    config = labelling(output, [voice], filter={"max_wer": 100.0})
-    (output / "run.yaml").write_text(yaml.safe_dump(config, sort_keys=False))
-    print(f"{len(rows)} sentences; next: whisper-pipeline run --config {output / 'run.yaml'}")
+    voice = corpus("prompts", output / "manifest.jsonl", "cc-by-sa-3.0", "test")
+    prepare(output, rows, voice, filter={"max_wer": 100.0})
 
 
 if __name__ == "__main__":

@@ -197,7 +197,7 @@ def test_what_was_not_compared_is_compared_by_a_later_call_and_other_clips_are_h
         assert run("embedded", tmp_path, "--formats", "hf", "--max_clips", clips) == 0
         (noted,) = report(tmp_path)["formats"]
         assert noted["agreement"]["clips"] == clips
-        assert noted["compared_on"] == "embedded"
+        assert noted["compared_with"]["clips"] == "embedded"
     assert run("embedded", tmp_path, "--formats", "hf", "--clips", "null") == 0
     assert report(tmp_path)["formats"] == [noted], "less was asked for, and nothing is forgotten"
     assert (tmp_path / "hf" / "model.safetensors").stat().st_mtime_ns == written
